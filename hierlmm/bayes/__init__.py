@@ -1,0 +1,1 @@
+"""Priors, the exact posterior, and the compiled PyMC model."""
