@@ -72,18 +72,16 @@ def _terms(A: Vector, work: Working) -> tuple[Vector, ...]:
     fit = factor(w, work)
     Py = w * fit.residual
     p = work.Q.shape[1]
-    second = fit.root @ (w2 @ work.QQ).reshape(-1, p, p) @ fit.root.mT
-    third = (w2 * w @ work.QQ).reshape(-1, p, p) @ fit.root.mT @ fit.root
+    second = fit.root @ (w2 @ work.QQ).reshape(len(w), p, p) @ fit.root.mT
+    third = (w2 * w @ work.QQ).reshape(len(w), p, p) @ fit.root.mT @ fit.root
     z = (fit.root @ ((w * Py) @ work.Q)[:, :, None])[:, :, 0]
     sum_w, sum_w2 = w.sum(axis=1), w2.sum(axis=1)
     trace_P = sum_w - np.trace(second, axis1=1, axis2=2)
     trace_P2 = sum_w2 - 2 * np.trace(third, axis1=1, axis2=2) + np.square(second).sum(axis=(1, 2))
     yP2y = np.square(Py).sum(axis=1)
     yP3y = (w * Py * Py).sum(axis=1) - np.square(z).sum(axis=1)
-    minus_2_ml = -np.log(w).sum(axis=1) + (Py * fit.residual).sum(axis=1)
     return (
-        minus_2_ml,
-        minus_2_ml + fit.log_det,
+        *_criteria_at(w, fit),
         (yP2y - sum_w) / 2,
         (yP2y - trace_P) / 2,
         sum_w2 / 2 - yP3y,
@@ -94,6 +92,22 @@ def _terms(A: Vector, work: Working) -> tuple[Vector, ...]:
     )
 
 
+def criteria(A: Vector, work: Working) -> tuple[Vector, Vector]:
+    """`Terms.minus_2_ml` and `Terms.minus_2_reml` alone, at A (N,) in working units."""
+    ml, reml = in_chunks(lambda part: _criteria(part, work), A, work)
+    return ml, reml
+
+
+def _criteria(A: Vector, work: Working) -> tuple[Vector, Vector]:
+    w = 1 / (A[:, None] + work.D)
+    return _criteria_at(w, factor(w, work))
+
+
+def _criteria_at(w: Matrix, fit: Factor) -> tuple[Vector, Vector]:
+    ml: Vector = (w * np.square(fit.residual)).sum(axis=1) - np.log(w).sum(axis=1)
+    return ml, ml + fit.log_det
+
+
 def ml_constant(work: Working) -> float:
     """What to add to `Terms.minus_2_ml` to have −2ℓ_ML in the units of the data."""
     m = work.D.size
@@ -102,20 +116,20 @@ def ml_constant(work: Working) -> float:
 
 def reml_constant(work: Working) -> float:
     """What to add to `Terms.minus_2_reml` to have −2ℓ_REML in the units of the data."""
-    m, p = work.Q.shape
-    return (m - p) * (LOG_2PI + math.log(work.scale)) + work.log_det_XX
+    contrasts = work.D.size - work.beta_ols.size
+    return contrasts * (LOG_2PI + math.log(work.scale)) + work.log_det_XX
 
 
 def ml_criterion(A: ArrayLike, y: Vector, X: Matrix, D: Vector) -> Array:
     """−2ℓ_ML(A), β at its GLS value, with all constants; shape of A."""
     work = working(y, X, D)
-    return _shaped(A, work, lambda at: terms(at, work).minus_2_ml + ml_constant(work))
+    return _shaped(A, work, lambda at: criteria(at, work)[0] + ml_constant(work))
 
 
 def reml_criterion(A: ArrayLike, y: Vector, X: Matrix, D: Vector) -> Array:
     """−2ℓ_REML(A) with all constants (β integrated out, not error contrasts); shape of A."""
     work = working(y, X, D)
-    return _shaped(A, work, lambda at: terms(at, work).minus_2_reml + reml_constant(work))
+    return _shaped(A, work, lambda at: criteria(at, work)[1] + reml_constant(work))
 
 
 def profile_loglik(A: ArrayLike, y: Vector, X: Matrix, D: Vector) -> Array:

@@ -82,7 +82,7 @@ def _moments(A: Vector, work: Working, prior: NormalPrior | None) -> tuple[Array
 
 def _constant(work: Working, prior: NormalPrior | None) -> float:
     """The part of the log density that does not depend on A: 2π, the change of units, and |prior_cov|."""
-    m, p = work.Q.shape
+    contrasts = work.D.size - work.beta_ols.size
     proper, log_det = (0, 0.0) if prior is None else (prior.target.size, prior.log_det)
-    units = (m - p) * math.log(work.scale) + work.log_det_XX
-    return -((m - p + proper) * LOG_2PI + units + log_det) / 2
+    units = contrasts * math.log(work.scale) + work.log_det_XX
+    return -((contrasts + proper) * LOG_2PI + units + log_det) / 2

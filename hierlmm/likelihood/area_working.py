@@ -94,7 +94,7 @@ def working(y: Vector, X: Matrix, D: Vector) -> Working:
     to_beta = back @ _solve(R, np.eye(R.shape[0]))
     beta = to_beta @ (fitted + again) + back @ shift
     unit = math.sqrt(scale)
-    pairs = (Q[:, :, None] * Q[:, None, :]).reshape(len(y), -1)
+    pairs = (Q[:, :, None] * Q[:, None, :]).reshape(len(y), Q.shape[1] ** 2)
     y_unit = residual / unit
     return Working(
         scale=scale,
@@ -156,7 +156,7 @@ def normal_prior(mean: Vector, cov: Matrix, work: Working) -> NormalPrior:
 def factor(w: Matrix, work: Working, prior: NormalPrior | None = None) -> Factor:
     """Weighted least squares of the working y on Q for each row of the weights w (N, m), with a prior or flat."""
     p = work.Q.shape[1]
-    M = (w @ work.QQ).reshape(-1, p, p)
+    M = (w @ work.QQ).reshape(len(w), p, p)
     right = w @ work.Qy
     if prior is not None:
         M = M + prior.rows.T @ prior.rows
