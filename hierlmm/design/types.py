@@ -1,0 +1,153 @@
+"""What the two model families hand on after the table has been read: arrays with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.spec.model import ModelSpec
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+Codes = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Rows of the table that were left out because a value the model needs is missing.
+
+    rows     labels of the rows, in table order
+    columns  for each of them, the columns in which the value is missing
+    """
+
+    rows: tuple[object, ...] = ()
+    columns: tuple[tuple[str, ...], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a result was computed from, as short hashes; two results compare only where all agree.
+
+    spec       canonical text of the model specification
+    rows       number and labels of the rows used
+    response   values of the response (and offset)
+    predictors values and names of the fixed-effects columns and of the random-effects columns and groups
+    variances  known sampling variances ("" where the residual variance is estimated)
+    """
+
+    spec: str
+    rows: str
+    response: str
+    predictors: str
+    variances: str
+
+    def differences(self, other: Fingerprint) -> tuple[str, ...]:
+        """Names of the parts in which the two differ, in the order above."""
+        return tuple(name for name in self.__slots__ if getattr(self, name) != getattr(other, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GroupingFactor:
+    """All random effects that share one grouping factor.
+
+    name          "tree", or "a:b" for a combination
+    levels        (G,) labels, each observed in the rows used; sorted (categories keep their own order)
+    codes         (n,) position of each row's level in `levels`
+    coefficients  q names as formulaic writes them, the intercept as "Intercept"
+    Z             (n, q) values, one column a coefficient
+    blocks        columns of Z by covariance block: unstructured within a block, independent between
+    """
+
+    name: str
+    levels: pd.Index
+    codes: Codes
+    coefficients: tuple[str, ...]
+    Z: Matrix
+    blocks: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LMMDesign:
+    """A linear mixed model and its data: n rows, p fixed-effects columns of full rank.
+
+    table    the columns the model reads, every row of the input, as pandas; kept so that a saved result can
+             rebuild this design
+    index    (n,) labels of the rows used
+    y        (n,) response; offset (n,), zero where the spec has none
+    X        (n, p) fixed-effects columns, aliased ones removed; `fixed` their names
+    aliased  names of the columns removed because earlier ones determine them
+    factors  grouping factors in the order in which the formula first names them
+    levels   levels of each categorical fixed predictor, the reference level first
+    notes    sentences about the data that a reader of the results should know
+    """
+
+    spec: ModelSpec
+    table: pd.DataFrame
+    index: pd.Index
+    y: Vector
+    offset: Vector
+    X: Matrix
+    fixed: tuple[str, ...]
+    aliased: tuple[str, ...]
+    factors: tuple[GroupingFactor, ...]
+    levels: Mapping[str, tuple[object, ...]]
+    dropped: Dropped
+    notes: tuple[str, ...]
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AreaDesign:
+    """An area-level model and its data: M areas in table order, of which m are in the fit.
+
+    areas    (M,) labels, key type of the input; unique
+    y        (M,) direct estimates, nan where there is none; offset (M,)
+    D        (M,) known sampling variances, units of y squared, nan where there is none
+    X        (M, p) covariates, aliased columns removed; `fixed` their names
+    role     (M,) "sampled" (in the fit: D > 0), "direct" (D = 0) or "unsampled" (no y or D)
+    """
+
+    spec: ModelSpec
+    table: pd.DataFrame
+    areas: pd.Index
+    y: Vector
+    offset: Vector
+    D: Vector
+    X: Matrix
+    fixed: tuple[str, ...]
+    aliased: tuple[str, ...]
+    role: NDArray[np.str_]
+    levels: Mapping[str, tuple[object, ...]]
+    dropped: Dropped
+    notes: tuple[str, ...]
+    fingerprint: Fingerprint
+
+    @property
+    def sampled(self) -> NDArray[np.bool_]:
+        """(M,) which areas are in the fit."""
+        return np.asarray(self.role == "sampled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NewRows:
+    """Rows to predict for, encoded as the design was.
+
+    index   (k,) labels; X (k, p); offset (k,)
+    Z       per grouping factor (k, q); codes per factor (k,), -1 where the level is new; groups the labels
+    D       (k,) known sampling variances for area-level rows, nan otherwise
+    """
+
+    index: pd.Index
+    X: Matrix
+    offset: Vector
+    Z: tuple[Matrix, ...]
+    codes: tuple[Codes, ...]
+    groups: tuple[pd.Index, ...]
+    D: Vector

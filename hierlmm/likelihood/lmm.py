@@ -1,0 +1,166 @@
+"""ML and REML criteria of the linear mixed model from its cross-products.
+
+y = X beta + Z b + e, b ~ N(0, sigma² T), e ~ N(0, sigma² I), V* = Z T Z' + I. Everything here is on the working
+scale of the cross-products; `marginal.py` speaks the data scale. T is given by its factor: one lower triangular
+(q, q) template Lambda per grouping factor, T = Lambda Lambda', repeated over the levels. Leading axes of Lambda
+are evaluated at once, so an optimiser passes (q, q) and an integral over the variances (draws, q, q).
+
+Source: Bates, Mächler, Bolker & Walker (2015), J. Stat. Software 67(1), for the profiled criterion;
+Harville (1977), JASA 72:320-338, for REML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.likelihood.triangular import cholesky_lower, log_diagonal, solve_lower, solve_upper
+
+Array = NDArray[np.float64]
+LOG_2PI = float(np.log(2 * np.pi))
+
+
+class CrossProducts(Protocol):
+    """What the likelihood reads of a design: cross-products on the working scale and the maps to the data scale.
+
+    lead (G, q, q), lead_rest (G, q, m), rest (m, m) with m = R + p + 1 trailing columns [Z_rest, X, y];
+    sizes (levels, coefficients) per factor, the leading factor first; blocks the covariance blocks of each;
+    Z_map (q, q) per factor, X_map (p, p), X_shift (p,): b = B b_work, beta = C beta_work + shift.
+    """
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def p(self) -> int: ...
+    @property
+    def lead(self) -> Array: ...
+    @property
+    def lead_rest(self) -> Array: ...
+    @property
+    def rest(self) -> Array: ...
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]: ...
+    @property
+    def blocks(self) -> tuple[tuple[tuple[int, ...], ...], ...]: ...
+    @property
+    def Z_map(self) -> tuple[Array, ...]: ...
+    @property
+    def X_map(self) -> Array: ...
+    @property
+    def X_shift(self) -> Array: ...
+    @property
+    def log_det_X_map(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Eliminated:
+    """The system after both random-effects blocks have been eliminated; leading axes as in Lambda.
+
+    L_lead     (..., G, q, q) Cholesky factors of Lambda' Z'Z Lambda + I, level by level
+    W_lead     (..., G, q, m) L⁻¹ Lambda' Z'[Z_rest, X, y] of the leading factor
+    after_lead (..., m, m) [Z_rest, X, y]' V_lead⁻¹ [Z_rest, X, y]
+    L_rest     (..., R, R) Cholesky factor of the other factors' block, (0, 0) where there is one factor
+    W_rest     (..., R, p + 1) L_rest⁻¹ Lambda' Z_rest' V_lead⁻¹ [X, y]
+    products   (..., p + 1, p + 1) [X, y]' V*⁻¹ [X, y]
+    log_det    (...) log |V*|
+    """
+
+    L_lead: Array
+    W_lead: Array
+    after_lead: Array
+    L_rest: Array
+    W_rest: Array
+    products: Array
+    log_det: Array
+
+
+def eliminate(cp: CrossProducts, factors: Sequence[Array]) -> Eliminated:
+    """Eliminate the random effects at the relative factors Lambda, one (..., q, q) array per grouping factor."""
+    lead = factors[0] if factors else np.eye(1)
+    R = cp.rest.shape[0] - cp.p - 1
+    across = lead[..., None, :, :].swapaxes(-1, -2)
+    H = across @ cp.lead @ lead[..., None, :, :] + np.eye(lead.shape[-1])
+    L = cholesky_lower(H)
+    W = solve_lower(L, across @ cp.lead_rest)
+    flat = W.reshape(*W.shape[:-3], -1, W.shape[-1])
+    after = cp.rest - flat.swapaxes(-1, -2) @ flat
+    log_det = 2 * log_diagonal(L).sum(-1)
+    if R == 0:
+        batch = lead.shape[:-2]
+        return Eliminated(L, W, after, np.zeros((*batch, 0, 0)), np.zeros((*batch, 0, cp.p + 1)), after, log_det)
+    scaled = apply_rest(cp, factors, after[..., :R, :])
+    inner = apply_rest(cp, factors, scaled[..., :R].swapaxes(-1, -2)) + np.eye(R)
+    L_rest = np.linalg.cholesky(inner)
+    W_rest = _dense_lower(L_rest, scaled[..., R:])
+    products = after[..., R:, R:] - W_rest.swapaxes(-1, -2) @ W_rest
+    return Eliminated(L, W, after, L_rest, W_rest, products, log_det + 2 * log_diagonal(L_rest))
+
+
+def apply_rest(cp: CrossProducts, factors: Sequence[Array], rows: Array) -> Array:
+    """Lambda' applied to the (..., R, k) rows that belong to the factors after the leading one."""
+    parts, start = [], 0
+    for (G, q), Lambda in zip(cp.sizes[1:], factors[1:], strict=True):
+        here = rows[..., start : start + G * q, :]
+        start += G * q
+        stacked = here.reshape(*here.shape[:-2], G, q, here.shape[-1])
+        turned = Lambda[..., None, :, :].swapaxes(-1, -2) @ stacked
+        parts.append(turned.reshape(*turned.shape[:-3], G * q, turned.shape[-1]))
+    return np.concatenate(parts, axis=-2) if len(parts) != 1 else parts[0]
+
+
+def _dense_lower(L: Array, B: Array) -> Array:
+    """L⁻¹B for one or many dense lower triangular matrices."""
+    if L.ndim == 2:
+        from scipy.linalg import solve_triangular
+
+        return np.asarray(solve_triangular(L, B, lower=True, check_finite=False))
+    return np.asarray(np.linalg.solve(L, B))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solved:
+    """Generalised least squares at one Lambda (or many): leading axes as given.
+
+    beta     (..., p) on the working scale; L_x (..., p, p) Cholesky factor of X'V*⁻¹X
+    rss      (...) y'P*y, the generalised residual sum of squares
+    log_det_x (...) log |X'V*⁻¹X|
+    """
+
+    beta: Array
+    L_x: Array
+    rss: Array
+    log_det_x: Array
+
+
+def solve_fixed(products: Array) -> Solved:
+    """beta-hat and the residual sum of squares from [X, y]' V*⁻¹ [X, y]."""
+    p = products.shape[-1] - 1
+    L = cholesky_lower(products[..., :p, :p])
+    z = solve_lower(L, products[..., :p, p:]) if p else products[..., :0, p:]
+    rss = products[..., p, p] - (z[..., 0] ** 2).sum(-1)
+    beta = solve_upper(L, z)[..., 0] if p else z[..., 0]
+    return Solved(beta, L, rss, 2 * log_diagonal(L))
+
+
+def ml_criterion(cp: CrossProducts, factors: Sequence[Array]) -> Array:
+    """-2 log likelihood with beta and sigma² profiled out: log|V*| + n (1 + log(2 pi rss / n))."""
+    state = eliminate(cp, factors)
+    solved = solve_fixed(state.products)
+    return np.asarray(state.log_det + cp.n * (1 + LOG_2PI + np.log(solved.rss / cp.n)))
+
+
+def reml_criterion(cp: CrossProducts, factors: Sequence[Array]) -> Array:
+    """-2 restricted log likelihood with sigma² profiled out, all constants kept, X on the data scale.
+
+    log|V*| + log|X'V*⁻¹X| + (n - p)(1 + log(2 pi rss / (n - p))): the density of y with beta integrated out
+    under a flat prior. The error-contrast form subtracts log|X'X| from it.
+    """
+    state = eliminate(cp, factors)
+    solved = solve_fixed(state.products)
+    nu = cp.n - cp.p
+    log_det_x = solved.log_det_x - 2 * cp.log_det_X_map
+    return np.asarray(state.log_det + log_det_x + nu * (1 + LOG_2PI + np.log(solved.rss / nu)))
