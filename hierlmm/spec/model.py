@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hierlmm.spec.columns import Columns, columns
+from hierlmm.spec.formula import canonical
 from hierlmm.spec.residual import Independent, KnownVariances, Residual
 from hierlmm.spec.terms import RandomTerm
 
@@ -19,6 +22,9 @@ class ModelSpec:
               Fay and Herriot (1979), which is the LMM with one random intercept an area and known residual
               variances
     offset    expressions added to the linear predictor with coefficient 1
+
+    Made by lmm(...) and fay_herriot(...). Names that are no plain word stand in backticks in response, fixed,
+    offset and coefficients; names of groups and of the variance column stand as they are.
     """
 
     response: str
@@ -27,7 +33,34 @@ class ModelSpec:
     residual: Residual = Independent()
     offset: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        from hierlmm.spec.build import check
+
+        check(self)
+
     @property
     def is_area_level(self) -> bool:
         """Whether this is the Fay-Herriot model."""
         return isinstance(self.residual, KnownVariances)
+
+    @property
+    def formula(self) -> str:
+        """Canonical text, which parses back to an equal spec: "y ~ 1 + x + (1 + x | g)".
+
+        For an area-level model the fixed part alone, as fay_herriot(...) takes it.
+        """
+        return canonical(self.response, self.fixed, self.offset, () if self.is_area_level else self.random)
+
+    def columns(self) -> Columns:
+        """The columns of the data this model reads, by role; `.all` lists each once."""
+        return columns(self)
+
+    @classmethod
+    def from_mapping(cls, table: Mapping[str, object]) -> ModelSpec:
+        """The spec of a catalogue table with `kind`, `formula` and, for areas, the arguments of fay_herriot(...).
+
+        Raises SpecError naming unknown, missing or mistyped keys, and FormulaError.
+        """
+        from hierlmm.spec.build import from_mapping
+
+        return from_mapping(table)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hierlmm.spec.lexer import quoted
+
 
 @dataclass(frozen=True, slots=True)
 class RandomTerm:
@@ -24,7 +26,8 @@ class RandomTerm:
         return ":".join(self.group)
 
     def __str__(self) -> str:
+        """As a formula writes it: "(1 + Time | tree)", names in backticks where needed."""
         inside = " + ".join(self.coefficients)
         if "1" not in self.coefficients:
             inside = f"0 + {inside}"
-        return f"({inside} | {self.factor})"
+        return f"({inside} | {':'.join(map(quoted, self.group))})"

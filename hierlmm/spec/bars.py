@@ -1,0 +1,116 @@
+"""Random-effects terms in lme4's notation: (1 | g), (x | g), (0 + x | g), (x || g), (1 | a/b), (1 | a:b)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hierlmm.errors import FormulaError
+from hierlmm.spec.algebra import Piece, Terms, pieces
+from hierlmm.spec.lexer import Token
+from hierlmm.spec.terms import RandomTerm
+
+BARS = ("|", "||")
+# The name that tables give to the residual's row.
+RESIDUAL = "Residual"
+
+
+def bar_position(tokens: Sequence[Token]) -> int | None:
+    """Where the first bar stands in the formula, or None where there is none."""
+    return next((token.start for token in tokens if token.kind == "operator" and token.text in BARS), None)
+
+
+def read_bar(piece: Piece, formula: str) -> list[RandomTerm]:
+    """The terms of one parenthesis with a bar: a || and each level of a/b become terms of their own."""
+    tokens = piece.tokens
+    position = bar_position(tokens) or piece.start
+    if tokens[0].kind != "open" or _closing(tokens) != len(tokens) - 1:
+        raise FormulaError(
+            "A random-effects term stands alone in parentheses, joined by +: y ~ x + (1 + x | g).", formula, position
+        )
+    if piece.removes:
+        raise FormulaError("A random-effects term cannot be removed: leave it out.", formula, piece.start)
+    split = next(index for index, token in enumerate(tokens) if token.start == position)
+    inside, group = tokens[1:split], tokens[split + 1 : -1]
+    coefficients = _coefficients(inside, formula, position)
+    groups = _groups(group, formula, tokens[-1].start)
+    blocks = [(name,) for name in coefficients] if tokens[split].text == "||" else [coefficients]
+    return [RandomTerm(block, columns) for columns in groups for block in blocks]
+
+
+def _closing(tokens: Sequence[Token]) -> int:
+    """Index of the parenthesis that closes the first token."""
+    depth = 0
+    for index, token in enumerate(tokens):
+        depth += {"open": 1, "close": -1}.get(token.kind, 0)
+        if depth == 0:
+            return index
+    return -1
+
+
+def _coefficients(tokens: Sequence[Token], formula: str, end: int) -> tuple[str, ...]:
+    """What varies, in canonical order; the intercept unless 0 or -1 removes it."""
+    if not tokens:
+        raise FormulaError("Nothing stands before the bar: write (1 | g) for a random intercept.", formula, end)
+    terms = Terms(formula)
+    for piece in pieces(tokens, formula, end):
+        if is_offset(piece.tokens[0]):
+            raise FormulaError("An offset has no coefficient that could vary: move it out.", formula, piece.start)
+        terms.add(piece)
+    if not (result := terms.result()):
+        raise FormulaError("Nothing varies here: write (1 | g) for a random intercept.", formula, end)
+    return result
+
+
+def is_offset(token: Token) -> bool:
+    """Whether a token is offset(...)."""
+    return token.kind == "call" and token.text.startswith("offset(")
+
+
+def _groups(tokens: Sequence[Token], formula: str, end: int) -> list[tuple[str, ...]]:
+    """Columns of each grouping factor: a/b/c is a, a:b and a:b:c."""
+    nested: list[list[str]] = [[]]
+    wanted = True
+    for token in tokens:
+        if wanted and token.kind == "name":
+            nested[-1].append(_group_column(token, nested, formula))
+        elif not wanted and token.text == "/":
+            nested.append([*nested[-1]])
+        elif wanted or token.text != ":":
+            raise FormulaError(
+                "After the bar stand columns joined by : or /, as in (1 | g), (1 | a:b) or (1 | a/b). "
+                "Make another grouping a column first; two factors are two terms, (1 | a) + (1 | b).",
+                formula,
+                token.start,
+            )
+        wanted = not wanted
+    if wanted:
+        raise FormulaError("The grouping factor is missing, as g in (1 | g).", formula, end)
+    return [tuple(columns) for columns in nested]
+
+
+def _group_column(token: Token, nested: Sequence[Sequence[str]], formula: str) -> str:
+    name = token.text
+    if ":" in name or name == RESIDUAL:
+        reason = "a colon joins columns" if ":" in name else "the residual has that name in tables"
+        raise FormulaError(f"A grouping column cannot be called {name!r} ({reason}): rename it.", formula, token.start)
+    if name in nested[-1]:
+        raise FormulaError(f"The column {name!r} occurs twice in one grouping factor.", formula, token.start)
+    return name
+
+
+def check_repeats(terms: Sequence[tuple[RandomTerm, int]], formula: str) -> None:
+    """Refuse a coefficient that varies twice over the same groups: its two variances could not be told apart."""
+    seen: dict[tuple[frozenset[str], frozenset[str]], RandomTerm] = {}
+    for term, position in terms:
+        for coefficient in term.coefficients:
+            key = frozenset(term.group), frozenset(coefficient.split(":"))
+            if (earlier := seen.setdefault(key, term)) is not term:
+                raise FormulaError(_repeat_message(coefficient, earlier, term), formula, position)
+
+
+def _repeat_message(coefficient: str, earlier: RandomTerm, later: RandomTerm) -> str:
+    name = "The intercept" if coefficient == "1" else coefficient
+    rest = tuple(one for one in later.coefficients if one not in earlier.coefficients)
+    joined = RandomTerm((*earlier.coefficients, *rest), earlier.group)
+    apart = f", or for independent effects {earlier} + {RandomTerm(rest, later.group)}" if rest else ""
+    return f"{name} varies over {earlier.factor} in two terms, {earlier} and {later}: write {joined} once{apart}."
