@@ -86,3 +86,35 @@ def _constant(work: Working, prior: NormalPrior | None) -> float:
     proper, log_det = (0, 0.0) if prior is None else (prior.target.size, prior.log_det)
     units = contrasts * math.log(work.scale) + work.log_det_XX
     return -((contrasts + proper) * LOG_2PI + units + log_det) / 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blup:
+    """What prediction at one value of A is made of; arrays in the units of the data.
+
+    beta, cov_beta  (p,) and (p, p): GLS coefficients and (X'V⁻¹X)⁻¹
+    residual        (m,) y − Xβ, computed without forming Xβ
+    fitted          (k,) x'β at the rows asked for
+    half            (k, p) with half_i'half_j = x_i'(X'V⁻¹X)⁻¹x_j for the rows asked for
+    """
+
+    beta: Vector
+    cov_beta: Matrix
+    residual: Vector
+    fitted: Vector
+    half: Matrix
+
+
+def blup(A: float, y: Vector, X: Matrix, D: Vector, rows: Matrix) -> Blup:
+    """GLS fit at A, and x'β with its error structure at `rows` (k, p), which may be rows of X or others.
+
+    Rows are centred as X is before anything is multiplied, so that a covariate far from zero costs no digits.
+    """
+    work = working(y, X, D)
+    fit = factor(1 / (A / work.scale + work.D[None, :]), work)
+    beta, cov_beta = coefficients(fit, work)
+    unit = math.sqrt(work.scale)
+    centred = rows @ work.centring
+    basis = centred @ work.to_basis
+    fitted = centred @ work.shift + basis @ (work.fitted + unit * fit.delta[0])
+    return Blup(beta[0], cov_beta[0], unit * fit.residual[0], fitted, unit * basis @ fit.root[0].T)

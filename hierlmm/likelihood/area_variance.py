@@ -73,33 +73,35 @@ class VarianceEstimate:
 def estimate_reml(y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
     """Â that maximises ℓ_REML over A >= 0; y (m,), X (m, p) of full rank with p < m, D (m,) positive."""
     work = working(y, X, D)
-    return _estimate(work, work.D.size - work.beta_ols.size, _read_reml)
+    return _estimate(work, work.D.size - work.beta_ols.size, read_reml)
 
 
 def estimate_ml(y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
     """Â that maximises ℓ_ML over A >= 0; y (m,), X (m, p) of full rank with p < m, D (m,) positive."""
     work = working(y, X, D)
-    return _estimate(work, work.D.size, _read_ml)
+    return _estimate(work, work.D.size, read_ml)
 
 
-def _read_reml(at: Terms) -> tuple[Vector, Vector, Vector]:
+def read_reml(at: Terms) -> tuple[Vector, Vector, Vector]:
+    """Score, slope and criterion of REML, working units."""
     return at.score_reml, at.slope_reml, at.minus_2_reml
 
 
-def _read_ml(at: Terms) -> tuple[Vector, Vector, Vector]:
+def read_ml(at: Terms) -> tuple[Vector, Vector, Vector]:
+    """Score, slope and criterion of ML, working units."""
     return at.score_ml, at.slope_ml, at.minus_2_ml
 
 
 def _estimate(work: Working, divisor: int, read: Reader) -> VarianceEstimate:
-    grid = _grid(work, divisor)
-    scan = terms(grid, work)
+    points = grid(work, divisor)
+    scan = terms(points, work)
     score, slope, _ = read(scan)
     clear = np.flatnonzero(np.abs(score) > NOISE * scan.size)
-    evaluations = grid.size
+    evaluations = points.size
     maxima = [] if clear.size and score[clear[0]] > 0 else [0.0]
     for low, high in itertools.pairwise(clear):
         if score[low] > 0 > score[high]:
-            ends = [(float(grid[k]), float(score[k]), float(slope[k])) for k in (low, high)]
+            ends = [(float(points[k]), float(score[k]), float(slope[k])) for k in (low, high)]
             root, spent = _root(work, read, ends[0], ends[1])
             maxima.append(root)
             evaluations += spent
@@ -107,7 +109,7 @@ def _estimate(work: Working, divisor: int, read: Reader) -> VarianceEstimate:
     return _certified(at_maxima, terms(at_maxima, work), work, read, evaluations + at_maxima.size)
 
 
-def _grid(work: Working, divisor: int) -> Vector:
+def grid(work: Working, divisor: int) -> Vector:
     """0 and values of A even in log(A + min D), the last one where the score is negative for certain."""
     spread = float(work.y @ work.y) / divisor
     low, high = float(work.D.min()), float(work.D.max())
@@ -115,10 +117,10 @@ def _grid(work: Working, divisor: int) -> Vector:
     if end <= 0:
         return np.zeros(1)
     length = math.log1p(end / low)
-    points = min(max(GRID_POINTS[0], math.ceil(length / GRID_STEP) + 1), GRID_POINTS[1])
+    size = min(max(GRID_POINTS[0], math.ceil(length / GRID_STEP) + 1), GRID_POINTS[1])
     # One step beyond the bound, so that the last score is clear of zero.
-    grid: Vector = low * np.expm1(np.arange(points + 1) * (length / (points - 1)))
-    return grid
+    points: Vector = low * np.expm1(np.arange(size + 1) * (length / (size - 1)))
+    return points
 
 
 def _root(

@@ -35,8 +35,10 @@ class Working:
     D           (m,) sampling variances over scale
     Q           (m, p) orthonormal basis of the columns of X
     QQ, Qy      (m, p*p) products of its columns in pairs, and (m, p) with y: cross-products are then `weights @ QQ`
-    to_beta     (p, p) β = beta_ols + to_beta δ, δ the coefficients of y on Q
-    beta_ols    (p,) ordinary least-squares coefficients, units of the data
+    centring    (p, p) X centring = X with its columns centred; unit triangular up to the order of the columns
+    to_basis    (p, p) X centring to_basis = Q
+    shift       (p,) coefficients of a constant near y on the centred columns, zero where none is constant
+    fitted      (p,) least-squares coefficients of y less that constant on Q, units of y
     log_det_XX  log|X'X|, units of the data
     order       (m,) areas from the smallest D to the largest: the order of rows in which QR is stable row by row
     """
@@ -47,10 +49,22 @@ class Working:
     Q: Matrix
     QQ: Matrix
     Qy: Matrix
-    to_beta: Matrix
-    beta_ols: Vector
+    centring: Matrix
+    to_basis: Matrix
+    shift: Vector
+    fitted: Vector
     log_det_XX: float
     order: NDArray[np.intp]
+
+    @property
+    def to_beta(self) -> Matrix:
+        """(p, p) β = beta_ols + to_beta δ, where δ are the coefficients of the working y on Q."""
+        return self.centring @ self.to_basis * math.sqrt(self.scale)
+
+    @property
+    def beta_ols(self) -> Vector:
+        """(p,) ordinary least-squares coefficients, units of the data."""
+        return self.centring @ (self.to_basis @ self.fitted + self.shift)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,8 +105,6 @@ def working(y: Vector, X: Matrix, D: Vector) -> Working:
     residual = response - Q @ fitted
     again = Q.T @ residual  # the second pass removes what rounding left of the fit
     residual = residual - Q @ again
-    to_beta = back @ _solve(R, np.eye(R.shape[0]))
-    beta = to_beta @ (fitted + again) + back @ shift
     unit = math.sqrt(scale)
     pairs = (Q[:, :, None] * Q[:, None, :]).reshape(len(y), Q.shape[1] ** 2)
     y_unit = residual / unit
@@ -103,8 +115,10 @@ def working(y: Vector, X: Matrix, D: Vector) -> Working:
         Q=Q,
         QQ=pairs,
         Qy=Q * y_unit[:, None],
-        to_beta=to_beta * unit,
-        beta_ols=beta,
+        centring=back,
+        to_basis=_solve(R, np.eye(R.shape[0])),
+        shift=shift,
+        fitted=fitted + again,
         log_det_XX=2 * float(np.log(np.abs(np.diagonal(R))).sum()),
         order=np.argsort(D, kind="stable"),
     )
