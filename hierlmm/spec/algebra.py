@@ -135,6 +135,12 @@ def factor(token: Token, formula: str) -> str:
             raise FormulaError(
                 f"The name {token.text!r} is the intercept's: rename the column.", formula, token.start
             )
+        if ":" in token.text:
+            raise FormulaError(
+                f"A predictor cannot be called {token.text!r}, for a colon joins predictors: rename the column.",
+                formula,
+                token.start,
+            )
         return quoted(token.text)
     return expression(token, formula).text
 

@@ -83,13 +83,13 @@ def from_mapping(table: Mapping[str, object]) -> ModelSpec:
 
     Raises SpecError naming unknown, missing or mistyped keys, and FormulaError.
     """
-    kind = table.get("kind", "lmm")
-    if kind not in KEYS:
-        raise SpecError(f"kind is one of {listed(KEYS)}; found {kind!r}.")
+    kind = table.get("kind")
+    if not isinstance(kind, str) or kind not in KEYS:
+        raise SpecError(f"A model's kind is one of {', '.join(KEYS)}; found {kind!r}.")
     values = {key: value for key, value in table.items() if key != "kind"}
-    if unknown := [key for key in values if key not in KEYS[str(kind)]]:
-        raise SpecError(f"A model of kind {kind!r} has no key {listed(unknown)}; it has {', '.join(KEYS[str(kind)])}.")
-    required = KEYS[str(kind)][:3]
+    if unknown := [key for key in values if key not in KEYS[kind]]:
+        raise SpecError(f"A model of kind {kind!r} has no key {listed(unknown)}; it has {', '.join(KEYS[kind])}.")
+    required = KEYS[kind][:3]
     if missing := [key for key in required if key not in values]:
         raise SpecError(f"A model of kind {kind!r} needs {listed(missing)}.")
     if wrong := [key for key, value in values.items() if not isinstance(value, str)]:

@@ -46,7 +46,7 @@ def parse(formula: str) -> Parsed:
         else:
             terms.add(piece)
     check_repeats(random, formula)
-    _check_names(tokens, formula)
+    _check_names(tokens, offset, formula)
     parsed = Parsed(response, terms.result(), tuple(offset), tuple(term for term, _ in random))
     _check_response(parsed, tokens, formula)
     return parsed
@@ -54,8 +54,13 @@ def parse(formula: str) -> Parsed:
 
 def canonical(response: str, fixed: Sequence[str], offset: Sequence[str], random: Sequence[RandomTerm]) -> str:
     """The formula text that parses to these parts: "y ~ 1 + x + offset(t) + (1 + x | g)"."""
+    return f"{response} ~ {' + '.join(summands(fixed, offset, random))}"
+
+
+def summands(fixed: Sequence[str], offset: Sequence[str], random: Sequence[RandomTerm]) -> list[str]:
+    """What stands between the plus signs of the canonical formula."""
     predictors = list(fixed) if "1" in fixed else ["0", *fixed]
-    return f"{response} ~ {' + '.join([*predictors, *(f'offset({one})' for one in offset), *map(str, random)])}"
+    return [*predictors, *(f"offset({one})" for one in offset), *map(str, random)]
 
 
 def first_bar(formula: str) -> int:
@@ -158,15 +163,20 @@ def _offset(piece: Piece, formula: str) -> str:
     return read.text
 
 
-def _check_names(tokens: Sequence[Token], formula: str) -> None:
-    """Refuse a column called like an expression of the same formula: formulaic could not tell them apart."""
-    texts = {
-        expression(token, formula).text for token in tokens if token.kind in ("call", "braces") and not is_offset(token)
-    }
-    for token in tokens:
-        if token.kind == "name" and token.text in texts:
+def _check_names(tokens: Sequence[Token], offset: Sequence[str], formula: str) -> None:
+    """Refuse a column called like an expression or a transform of the same formula: formulaic would mix them up."""
+    read = [expression(token, formula) for token in tokens if token.kind in ("call", "braces") and not is_offset(token)]
+    read += [guard.read(text, text) for text in offset if unquoted(text) is None]
+    columns = {token.text: token.start for token in tokens if token.kind == "name"}
+    for one in read:
+        columns = {**dict.fromkeys(one.columns, 0), **columns}
+    for one in read:
+        if taken := columns.keys() & {one.text, *one.calls}:
+            name = min(taken)
             raise FormulaError(
-                f"{token.text!r} is both a column and an expression here: rename the column.", formula, token.start
+                f"{name!r} is both a column and part of an expression, {one.text}: rename the column.",
+                formula,
+                columns[name],
             )
 
 

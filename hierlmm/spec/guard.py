@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from hierlmm.errors import FormulaError
-from hierlmm.spec.lexer import check_name, quoted
+from hierlmm.spec.lexer import check_name
 from hierlmm.spec.options import check_options
 
 # Longest expression and deepest nesting: far beyond use, far below what strains Python's own parser.
@@ -36,10 +36,15 @@ QUOTED = re.compile(r"`([^`]*)`|\"[^\"]*\"|'[^']*'")
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A guarded expression: canonical text, the columns it reads in order, whether it may give several columns."""
+    """A guarded expression.
+
+    text     canonical text; columns: names of the columns it reads, in order; calls: other names it uses
+    several  whether it may give several columns
+    """
 
     text: str
     columns: tuple[str, ...]
+    calls: frozenset[str]
     several: bool
 
 
@@ -64,6 +69,7 @@ class _Reader:
     origin: list[int] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
     columns: dict[str, None] = field(default_factory=dict)
+    read_at: set[ast.Name] = field(default_factory=set)
 
     def read(self) -> Expression:
         if len(self.source) > MAX_EXPRESSION:
@@ -81,7 +87,9 @@ class _Reader:
         if not self.columns:
             raise self.refuse("An expression must read at least one column of the data.", 0)
         text = ast.unparse(tree).replace("\n", " ")
-        return Expression(text if isinstance(tree, ast.Call) else f"I({text})", tuple(self.columns), several)
+        text = text if isinstance(tree, ast.Call) else f"I({text})"
+        calls = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node not in self.read_at}
+        return Expression(text, tuple(self.columns), frozenset(calls), several)
 
     def refuse(self, message: str, place: int) -> FormulaError:
         """The error at `place` characters into the source."""
@@ -153,8 +161,9 @@ class _Reader:
             name = node.id
         if name.startswith("__"):
             raise self.at(node, "A name with two leading underscores cannot be used inside an expression: rename it.")
-        node.id = quoted(name)
+        node.id = name if name.isidentifier() else f"`{name}`"
         self.columns[name] = None
+        self.read_at.add(node)
         return True
 
     def number(self, node: ast.Constant) -> bool:

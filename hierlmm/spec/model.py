@@ -55,6 +55,25 @@ class ModelSpec:
         """The columns of the data this model reads, by role; `.all` lists each once."""
         return columns(self)
 
+    def __str__(self) -> str:
+        """The model as a statistician writes it, at most 80 columns wide."""
+        from hierlmm.spec.display import describe
+
+        return describe(self)
+
+    def to_toml(self) -> str:
+        """TOML text that `from_toml` reads as an equal spec."""
+        from hierlmm.spec.toml import to_toml
+
+        return to_toml(self)
+
+    @classmethod
+    def from_toml(cls, text: str) -> ModelSpec:
+        """The spec that `to_toml` wrote. Raises SpecError or FormulaError where the text is no spec."""
+        from hierlmm.spec.toml import from_toml
+
+        return from_toml(text)
+
     @classmethod
     def from_mapping(cls, table: Mapping[str, object]) -> ModelSpec:
         """The spec of a catalogue table with `kind`, `formula` and, for areas, the arguments of fay_herriot(...).

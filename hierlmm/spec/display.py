@@ -1,0 +1,91 @@
+"""A spec in the notation of a textbook, at most 80 columns wide."""
+
+from __future__ import annotations
+
+import textwrap
+
+from hierlmm.spec import guard
+from hierlmm.spec.formula import summands
+from hierlmm.spec.model import ModelSpec
+from hierlmm.spec.residual import KnownVariances
+
+WIDTH = 80
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+# Joins the parts of one summand, so that lines break between summands; becomes a blank at the end.
+TIE = "\N{NO-BREAK SPACE}"
+
+
+def describe(spec: ModelSpec) -> str:
+    """The model equation and its distributions, one a line, and the formula.
+
+    A prime marks a vector of coefficients (β₁′C(g)); a categorical predictor has one coefficient a level but the
+    first, which only the data can show. The area-level model is said to be the mixed model that it is.
+    """
+    residual = spec.residual
+    if isinstance(residual, KnownVariances):
+        title, lines = "Fay-Herriot area-level model", _area_lines(spec, residual)
+    else:
+        title, lines = "Linear mixed model" if spec.random else "Linear model", _mixed_lines(spec)
+    parts = summands(spec.fixed, spec.offset, () if spec.is_area_level else spec.random)
+    lines.append(f"Formula: {_tied(spec.response)} ~ {' + '.join(map(_tied, parts))}")
+    return "\n".join([title, *(line for text in lines for line in _wrapped(text))])
+
+
+def _mixed_lines(spec: ModelSpec) -> list[str]:
+    effects, distributions, number = [], list[str](), 0
+    for place, term in enumerate(spec.random, start=1):
+        symbols = [_indexed("b", number + step) for step in range(1, len(term.coefficients) + 1)]
+        number += len(symbols)
+        effects += [
+            _product(f"{symbol}[{_tied(term.factor)}]", coefficient)
+            for symbol, coefficient in zip(symbols, term.coefficients, strict=True)
+        ]
+        matrix = "G" if len(spec.random) == 1 else _indexed("G", place)
+        size = f"{len(symbols)}{TIE}×{TIE}{len(symbols)} unstructured" if len(symbols) > 1 else "a variance"
+        vector = f"({', '.join(symbols)})" if len(symbols) > 1 else symbols[0]
+        law = f"{vector}[{term.factor}] ~ N(0, {matrix})".replace(" ", TIE)
+        distributions.append(f"{law}, one for each {term.factor}; {matrix}{TIE}is {size}")
+    equation = _equation(spec, [*effects, "ε"])
+    return [equation, *distributions, f"ε ~ N(0, σ²){', independent' if spec.random else ''}".replace(" ", TIE)]
+
+
+def _area_lines(spec: ModelSpec, residual: KnownVariances) -> list[str]:
+    area = _tied(spec.random[0].factor)
+    lines = [
+        _equation(spec, [f"v[{area}]", "e"]),
+        f"v[{area}]{TIE}~{TIE}N(0,{TIE}A), one for each {area}; A{TIE}is estimated",
+        f"e{TIE}~{TIE}N(0,{TIE}D), D{TIE}={TIE}{_tied(residual.column)} known",
+        f"This is the linear mixed model with a random intercept for each {area} and known residual variances.",
+    ]
+    if residual.unsampled == "synthetic":
+        lines.append("Areas without a direct estimate or variance are predicted from the covariates.")
+    if residual.zero_variance == "direct":
+        lines.append("Areas with D = 0 keep their direct estimate.")
+    return lines
+
+
+def _equation(spec: ModelSpec, random: list[str]) -> str:
+    first = 0 if "1" in spec.fixed else 1
+    fixed = [_product(_indexed("β", number), term) for number, term in enumerate(spec.fixed, start=first)]
+    return f"{_tied(spec.response)} = {' + '.join([*fixed, *map(_tied, spec.offset), *random])}"
+
+
+def _product(symbol: str, term: str) -> str:
+    """Coefficient times predictor; a prime where the predictor is several columns whatever the data."""
+    if term == "1":
+        return symbol
+    several = any(term.startswith(f"{name}(") or f":{name}(" in term for name in guard.SEVERAL)
+    return f"{symbol}′{_tied(term)}" if several else f"{symbol}{TIE}{_tied(term)}"
+
+
+def _tied(text: str) -> str:
+    return text.replace(" ", TIE)
+
+
+def _indexed(symbol: str, number: int) -> str:
+    return f"{symbol}{str(number).translate(SUBSCRIPTS)}"
+
+
+def _wrapped(text: str) -> list[str]:
+    lines = textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
+    return [line.replace(TIE, " ") for line in lines]
