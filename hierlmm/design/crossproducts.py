@@ -11,7 +11,7 @@ are eliminated level by level. The other factors, X and y form one dense trailin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,7 @@ def working_fixed(X: Array) -> tuple[Array, Array, Array | None]:
 
     Without the intercept in the span nothing can be centred, and the columns are only scaled.
     """
-    n, p = X.shape
+    p = X.shape[1]
     ones = _intercept(X)
     C = np.eye(p)
     if p == 0:
@@ -115,15 +115,15 @@ def working_fixed(X: Array) -> tuple[Array, Array, Array | None]:
 def _intercept(X: Array) -> Array | None:
     """(p,) coefficients k with X k = 1, or None where no such k exists."""
     n, p = X.shape
+    k: Array = np.zeros(p)
     constant = np.flatnonzero((X[:1] == X).all(axis=0) & (X[0] != 0)) if n else np.array([], dtype=int)
-    k = np.zeros(p)
     if constant.size:
         k[constant[0]] = 1.0 / X[0, constant[0]]
         return k
     if p == 0:
         return None
     # Full sets of indicator columns span the intercept without containing it.
-    k = np.linalg.lstsq(X, np.ones(n), rcond=None)[0]
+    k = np.asarray(np.linalg.lstsq(X, np.ones(n), rcond=None)[0], dtype=np.float64)
     return k if np.allclose(X @ k, 1.0, rtol=0, atol=1e-10) else None
 
 
@@ -137,6 +137,27 @@ def working_response(y: Array, ones: Array | None) -> tuple[Array, float]:
     from_first = y - y[0]
     mean = float(from_first.mean())
     return from_first - mean, float(y[0]) + mean
+
+
+def with_response(cp: CrossProducts, design: LMMDesign, y: Array) -> CrossProducts:
+    """`cp` for the same rows with another response (n,): only the products with y are formed again."""
+    X, _, ones = working_fixed(design.X)
+    work, shift = working_response(y - design.offset, ones)
+    lead_rest, rest = cp.lead_rest.copy(), cp.rest.copy()
+    start = 0
+    for position, (f, (G, q), B) in enumerate(zip(cp.order, cp.sizes, cp.Z_map, strict=True)):
+        factor = design.factors[f]
+        sums = _by_level(factor, factor.Z @ B, work[:, None])[..., 0]
+        if position == 0:
+            lead_rest[..., -1] = sums
+        else:
+            rest[start : start + G * q, -1] = sums.ravel()
+            start += G * q
+    rest[start : start + cp.p, -1] = X.T @ work
+    rest[-1, -1] = work @ work
+    rest[-1] = rest[:, -1]
+    shifted = ones * shift if ones is not None else np.zeros(cp.p)
+    return replace(cp, lead_rest=lead_rest, rest=rest, X_shift=shifted, y_shift=shift)
 
 
 def working_random(factor: GroupingFactor) -> tuple[Array, Array]:

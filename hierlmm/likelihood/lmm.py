@@ -94,7 +94,7 @@ def eliminate(cp: CrossProducts, factors: Sequence[Array]) -> Eliminated:
         return Eliminated(L, W, after, np.zeros((*batch, 0, 0)), np.zeros((*batch, 0, cp.p + 1)), after, log_det)
     scaled = apply_rest(cp, factors, after[..., :R, :])
     inner = apply_rest(cp, factors, scaled[..., :R].swapaxes(-1, -2)) + np.eye(R)
-    L_rest = np.linalg.cholesky(inner)
+    L_rest: Array = np.asarray(np.linalg.cholesky(inner), dtype=np.float64)
     W_rest = _dense_lower(L_rest, scaled[..., R:])
     products = after[..., R:, R:] - W_rest.swapaxes(-1, -2) @ W_rest
     return Eliminated(L, W, after, L_rest, W_rest, products, log_det + 2 * log_diagonal(L_rest))

@@ -140,7 +140,7 @@ class Derivatives:
     value     -2 log likelihood (ML) or restricted log likelihood (REML), sigma² profiled out
     gradient  (k,) exact; hessian (k, k) average information plus the exact curvature of T in theta
     G_T       per factor (q, q) derivative in T, symmetric: positive on directions that the data do not want
-    sigma2    profiled residual variance; solved and projected: the state it was computed from
+    sigma2    profiled residual variance; factors, state, solved, projected: what it was computed from
     """
 
     value: float
@@ -148,6 +148,7 @@ class Derivatives:
     hessian: Array
     G_T: tuple[Array, ...]
     sigma2: float
+    factors: tuple[Array, ...]
     state: Eliminated
     solved: Solved
     projected: Projected
@@ -172,7 +173,7 @@ def derivatives(cp: CrossProducts, parameters: Parameters, theta: Array, method:
         ]
     )
     hessian = _information(cp, parameters, factors, state, projected, nu, rss) + _curvature(parameters, G_T)
-    return Derivatives(value, gradient, hessian, G_T, rss / nu, state, solved, projected)
+    return Derivatives(value, gradient, hessian, G_T, rss / nu, factors, state, solved, projected)
 
 
 def _slopes(
