@@ -1,0 +1,56 @@
+"""What a reader of an area-level fit should be told, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.design.types import AreaDesign
+from hierlmm.errors import listed
+from hierlmm.likelihood.area_variance import VarianceEstimate
+
+Vector = NDArray[np.float64]
+
+
+def fit_notes(design: AreaDesign, estimate: VarianceEstimate, eblup: Vector, mse: Vector) -> tuple[str, ...]:
+    """Sentences on this fit, the most important first; eblup and mse are (M,)."""
+    return (*_on_variance(estimate), *_on_areas(design, eblup, mse))
+
+
+def _on_variance(estimate: VarianceEstimate) -> Iterator[str]:
+    if estimate.A == 0:
+        yield (
+            "At an area variance of exactly 0 the mse is g1 + g2 + 2 g3 (less the bias term under ML) as a formula "
+            "only: it supposes a positive area variance. g2 alone is the error if the variance truly is 0; the "
+            "posterior variance is the answer that covers both."
+        )
+    if len(estimate.maxima) > 1:
+        where = ", ".join(f"{A:.4g}" for A in estimate.maxima)
+        yield f"The likelihood has {len(estimate.maxima)} local maxima in the area variance ({where}); the highest counts."
+
+
+def _on_areas(design: AreaDesign, eblup: Vector, mse: Vector) -> Iterator[str]:
+    areas, role = design.areas, design.role
+    if (unsampled := role == "unsampled").any():
+        yield (
+            f"No direct estimate, not in the fit: {listed(areas[unsampled])}. The estimate there is synthetic, with mse "
+            "A + x'(X'V⁻¹X)⁻¹x (less the bias of A under ML)."
+        )
+    if (direct := role == "direct").any():
+        yield (
+            f"Sampling variance 0, not in the fit: {listed(areas[direct])}. The direct estimate stands there, with mse 0."
+        )
+    if (above := above_direct(design, mse)).any():
+        yield (
+            f"The mse is above the sampling variance in {above.sum()} of {design.sampled.sum()} areas: "
+            f"{listed(areas[above])}. The direct estimate may serve better there."
+        )
+    if (zero := (eblup == 0) | (design.y == 0)).any():
+        yield f"A coefficient of variation is undefined (nan) where the estimate is 0: {listed(areas[zero])}."
+
+
+def above_direct(design: AreaDesign, mse: Vector) -> NDArray[np.bool_]:
+    """(M,) areas in the fit whose mean squared error is above their sampling variance."""
+    return np.asarray(design.sampled & (mse > np.where(design.sampled, design.D, np.inf)))

@@ -1,0 +1,203 @@
+"""The result of fitting an area-level model: numbers and labels, complete when built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from hierlmm.design.types import AreaDesign, Fingerprint
+from hierlmm.frequentist.area_mse import Information
+from hierlmm.likelihood.area_variance import VarianceEstimate
+from hierlmm.spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    from hierlmm.design.types import NewRows
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+AreaMethod = Literal["reml", "ml"]
+IntervalKind = Literal["profile", "wald"]
+
+# Coverage of the intervals in the frames; every frame has a function beside it that takes another.
+LEVEL = 0.95
+
+
+class AreaOutcome(Enum):
+    """How the fit ended; the value is the sentence the reader sees."""
+
+    INTERIOR = "The area variance estimate lies inside its range."
+    AT_ZERO = (
+        "The likelihood is highest at area variance zero: every estimate is synthetic, and the expansion behind "
+        "the mean squared errors does not hold there."
+    )
+    NOT_CONVERGED = (
+        "The search for the area variance did not converge: do not use these estimates. Check the sampling "
+        "variances for values many orders of magnitude apart."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AreaFit:
+    """Fay-Herriot fit y_i = offset_i + x_i'β + v_i + e_i, v_i ~ N(0, A), e_i ~ N(0, D_i), with A estimated.
+
+    M areas in the order of `design.areas`, m of them in the fit (`design.sampled`); (M,) arrays are in that order.
+
+    design        what was fitted; `spec` and `fingerprint` are the design's
+    method        "reml" or "ml"
+    outcome       how the fit ended, certificate the evidence for it
+    information   which information var_A (and so g3) is the inverse of: "sum" for 2/Σ V⁻², "trace" for 2/tr P²
+    beta          (p,) generalised least-squares coefficients at Â; vcov_beta (p, p) = (X'V⁻¹X)⁻¹
+    A_hat         estimate of A, units of y squared; exactly 0.0 when `outcome` is AT_ZERO
+    var_A         its asymptotic variance; bias_A its first-order bias (0 for REML)
+    gamma         (M,) weight on the direct estimate: in [0, 1) for areas in the fit, 0 unsampled, 1 where D = 0
+    synthetic     (M,) offset + x'β
+    effect        (M,) predicted area effect, γ_i (y_i − synthetic_i) for areas in the fit, 0 unsampled
+    eblup         (M,) the estimate: synthetic + effect, the direct estimate where D = 0
+    g1, g2, g3    (M,) terms of the mean squared error, units of y squared
+    mse           (M,) g1 + g2 + 2 g3 − bias_A (1 − γ)²
+    mse_valid     (M,) False where Â = 0, since the expansion supposes A > 0
+    residual      (M,) y − synthetic, nan where there is no direct estimate
+    residual_variance  (M,) variance of that residual, V_i − x_i'(X'V⁻¹X)⁻¹x_i, nan outside the fit
+    loglik        of the criterion fitted, all constants; marginal_loglik the ML one at Â
+    notes         sentences a reader of the results should know, those of the design first
+    """
+
+    design: AreaDesign
+    method: AreaMethod
+    outcome: AreaOutcome
+    certificate: VarianceEstimate
+    information: Information
+    beta: Vector
+    vcov_beta: Matrix
+    A_hat: float
+    var_A: float
+    bias_A: float
+    gamma: Vector
+    synthetic: Vector
+    effect: Vector
+    eblup: Vector
+    g1: Vector
+    g2: Vector
+    g3: Vector
+    mse: Vector
+    mse_valid: NDArray[np.bool_]
+    residual: Vector
+    residual_variance: Vector
+    loglik: float
+    marginal_loglik: float
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                copy = value.copy()
+                copy.setflags(write=False)
+                object.__setattr__(self, field.name, copy)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model that was fitted."""
+        return self.design.spec
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What the fit was computed from, as hashes."""
+        return self.design.fingerprint
+
+    @property
+    def parameters(self) -> int:
+        """Number of estimated parameters: p coefficients and A."""
+        return self.beta.size + 1
+
+    @property
+    def aic(self) -> float:
+        """−2 loglik + 2 (p + 1), with the criterion that was fitted."""
+        return -2 * self.loglik + 2 * self.parameters
+
+    @property
+    def bic(self) -> float:
+        """−2 loglik + log(m) (p + 1), with the criterion that was fitted and m the areas in the fit."""
+        return -2 * self.loglik + float(np.log(self.design.sampled.sum())) * self.parameters
+
+    @property
+    def marginal_aic(self) -> float:
+        """−2 marginal_loglik + 2 (p + 1): from the ML likelihood at Â, whichever criterion was fitted."""
+        return -2 * self.marginal_loglik + 2 * self.parameters
+
+    @property
+    def marginal_bic(self) -> float:
+        """−2 marginal_loglik + log(m) (p + 1): what other small-area programs print as BIC."""
+        return -2 * self.marginal_loglik + float(np.log(self.design.sampled.sum())) * self.parameters
+
+    @property
+    def areas(self) -> pd.DataFrame:
+        """One row an area, in the order and with the keys of the input; columns as in `area_frame`, 95 % intervals."""
+        return self.area_table()
+
+    @property
+    def fixed(self) -> pd.DataFrame:
+        """Fixed effects: term, estimate, se, lower, upper, 95 % normal intervals."""
+        return self.fixed_table()
+
+    @property
+    def A(self) -> pd.DataFrame:
+        """The area variance: term, estimate, se, lower, upper; the 95 % interval is profile likelihood's."""
+        return self.A_table()
+
+    @property
+    def residuals(self) -> pd.DataFrame:
+        """Areas in the fit: area, marginal (y − synthetic), standardised (by its exact variance), effect."""
+        from hierlmm.frequentist.area_tables import residual_frame
+
+        return residual_frame(self)
+
+    def area_table(self, level: float = LEVEL) -> pd.DataFrame:
+        """`areas` with intervals of another level."""
+        from hierlmm.frequentist.area_tables import area_frame
+
+        return area_frame(self, level)
+
+    def fixed_table(self, level: float = LEVEL) -> pd.DataFrame:
+        """`fixed` with intervals of another level."""
+        from hierlmm.frequentist.area_tables import fixed_frame
+
+        return fixed_frame(self, level)
+
+    def A_table(self, level: float = LEVEL, interval: IntervalKind = "profile") -> pd.DataFrame:
+        """`A` with an interval of another level or kind: "profile", or "wald" (normal, cut at 0)."""
+        from hierlmm.frequentist.area_tables import variance_frame
+
+        return variance_frame(self, level, interval)
+
+    def predict(self, data: object, level: float = LEVEL) -> pd.DataFrame:
+        """Area means for the rows of `data`: EBLUP for areas in the fit, synthetic for others; see `predict_rows`."""
+        from hierlmm.design import encode
+        from hierlmm.frequentist.area_prediction import predict_rows
+
+        rows: NewRows = encode(self.design, data)
+        return predict_rows(self, rows, level)
+
+    def simulate(self, draws: int, seed: int | np.random.Generator) -> Matrix:
+        """New direct estimates from the fitted model, (draws, M), nan for unsampled areas; each row suits `refit`."""
+        from hierlmm.frequentist.area_prediction import simulate
+
+        return simulate(self, draws, seed)
+
+    def refit(self, y: ArrayLike) -> AreaFit:
+        """The same fit to other direct estimates y (M,), in the order of `design.areas`."""
+        from hierlmm.frequentist.area import refit
+
+        return refit(self, y)
+
+    def summary(self) -> str:
+        """The fit in at most 80 columns; a fit that did not converge or ended at zero says so first."""
+        from hierlmm.frequentist.area_summary import summary
+
+        return summary(self)

@@ -1,0 +1,88 @@
+"""An area-level fit as plain text of at most 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.frequentist.area_mse import PRINTED
+
+if TYPE_CHECKING:
+    from hierlmm.frequentist.area_results import AreaFit
+
+WIDTH = 80
+# Columns of numbers are this wide; what is left of a line holds the name.
+CELL = 12
+NAMES = {"reml": "REML", "ml": "ML"}
+
+
+def summary(fit: AreaFit) -> str:
+    """Outcome first where the fit did not converge or ended at zero, then model, variance, coefficients, areas, notes."""
+    from hierlmm.frequentist.area_results import AreaOutcome
+
+    lines = [] if fit.outcome is AreaOutcome.INTERIOR else [*_wrapped(fit.outcome.value), ""]
+    lines += [*str(fit.spec).splitlines(), f"Estimated by {NAMES[fit.method]}", ""]
+    lines += [*_variance(fit), "", *_criteria(fit), "", *_fixed(fit), "", *_areas(fit)]
+    for note in fit.notes:
+        lines += ["", *_wrapped(note)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH)
+
+
+def _row(name: object, values: Iterable[float | str]) -> str:
+    """A name, shortened where it must be, and numbers to five digits in columns."""
+    cells = [f"{value:>{CELL}}" if isinstance(value, str) else f"{value:>{CELL}.5g}" for value in values]
+    room = WIDTH - CELL * len(cells)
+    text = str(name)
+    return (text if len(text) < room else text[: room - 2] + "…").ljust(room) + "".join(cells)
+
+
+def _table(frame: pd.DataFrame, heading: str) -> Iterator[str]:
+    """A frame whose first column names the rows."""
+    yield _row(heading, [str(column) for column in frame.columns[1:]])
+    for name, *values in frame.itertuples(index=False):
+        yield _row(name, [float(value) for value in values])
+
+
+def _variance(fit: AreaFit) -> list[str]:
+    frame = fit.A.drop(columns="interval")
+    rows = list(_table(frame, "Area variance"))
+    return [*rows, f"  se from {PRINTED[fit.information]}, interval from the profile likelihood, 95 %"]
+
+
+def _criteria(fit: AreaFit) -> list[str]:
+    name = NAMES[fit.method]
+    rows = [_row("", ["log-lik.", "AIC", "BIC"])]
+    if fit.method == "reml":
+        rows.append(_row(f"{name}, coefficients integrated out", [fit.loglik, fit.aic, fit.bic]))
+    marginal = [fit.marginal_loglik, fit.marginal_aic, fit.marginal_bic]
+    return [*rows, _row("Marginal (ML) likelihood" + (" at this estimate" if fit.method == "reml" else ""), marginal)]
+
+
+def _fixed(fit: AreaFit) -> list[str]:
+    return list(_table(fit.fixed, "Coefficients"))
+
+
+def _areas(fit: AreaFit) -> list[str]:
+    design, into = fit.design, fit.design.sampled
+    frame = fit.areas[into]
+    rows = [_row(f"Areas in the fit: {into.sum()} of {len(design.areas)}", ["smallest", "median", "largest"])]
+    labels = {
+        "gamma": "weight on the direct estimate, gamma",
+        "se": "standard error of the estimate",
+        "direct_cv": "cv of the direct estimate",
+        "cv": "cv of the estimate",
+    }
+    for column, label in labels.items():
+        values = frame[column].to_numpy()
+        values = values[np.isfinite(values)]
+        if values.size:
+            rows.append(_row("  " + label, [float(f(values)) for f in (np.min, np.median, np.max)]))
+    return rows
