@@ -89,12 +89,15 @@ def _crossed(
         here = slice(offsets[r.factor], offsets[r.factor + 1])
         E[here, here] = np.kron(np.eye(levels), _element(q, r))
         A.append(rest @ E)
-    roots, vectors = np.linalg.eigh(covariance)
+    # One product an eigenvector instead of one a pair; of the correlations, because the units differ.
+    scale = np.sqrt(np.diagonal(covariance))
+    safe = np.where(scale > 0, scale, 1.0)
+    roots, vectors = np.linalg.eigh(covariance / np.outer(safe, safe))
     out = [np.zeros((G, q, q)) for G, q in cp.sizes]
     for value, vector in zip(roots, vectors.T, strict=True):
         if value <= 0:
             continue
-        combined = sum(float(v) * a for v, a in zip(vector, A, strict=True))
+        combined = sum(float(v) * a for v, a in zip(vector * scale, A, strict=True))
         right = N @ combined.T
         for f, (levels, q) in enumerate(cp.sizes):
             rows = combined[offsets[f] : offsets[f + 1]].reshape(levels, q, -1)

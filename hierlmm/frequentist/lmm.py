@@ -1,0 +1,159 @@
+"""Fits linear mixed models by ML and REML."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.design.crossproducts import CrossProducts, cross_products, with_response
+from hierlmm.design.types import LMMDesign
+from hierlmm.errors import DesignError
+from hierlmm.frequentist.lmm_limits import fit_without_residual, fit_without_variation
+from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
+from hierlmm.likelihood.blup import covariances, joint, means
+from hierlmm.likelihood.lmm import eliminate, solve_fixed
+from hierlmm.likelihood.lmm_derivatives import Method, Parameters, derivatives
+from hierlmm.likelihood.optimum import Certificate, Optimum, optimise
+
+Array = NDArray[np.float64]
+
+# A residual standard deviation this small, relative to the size of the response, is rounding of the response.
+ROUNDING = 1e-13
+# Ratio of the residual sum of squares with the random effects unpenalised to that without them, below which the
+# residual variance is zero as far as doubles can tell.
+NO_RESIDUAL = 1e-11
+# Standard deviation ratio at which the random effects are as good as fixed.
+UNPENALISED = 1e6
+
+
+def fit_reml(design: LMMDesign) -> LMMFit:
+    """Restricted maximum likelihood (Patterson & Thompson 1971, Biometrika 58:545-554).
+
+    Raises FitError where the residual variance is zero and the limit is not available.
+    """
+    return _fit(design, cross_products(design), "reml", None)
+
+
+def fit_ml(design: LMMDesign) -> LMMFit:
+    """Maximum likelihood (Laird & Ware 1982, Biometrics 38:963-974).
+
+    Raises FitError where the residual variance is zero and the limit is not available.
+    """
+    return _fit(design, cross_products(design), "ml", None)
+
+
+def refit(fit: LMMFit, y: object) -> LMMFit:
+    """`fit`'s model for another response of the same rows.
+
+    y: (n,) in the order of `fit.design.index`. Raises DesignError where the length differs or a value is missing.
+    """
+    values = np.asarray(y, dtype=float)
+    if values.shape != fit.design.y.shape or not np.isfinite(values).all():
+        raise DesignError(
+            f"A refit needs one finite response for each of the {len(fit.design.y)} rows of the fit; found shape "
+            f"{values.shape} with {int((~np.isfinite(values)).sum())} missing or infinite. Fit anew where rows change."
+        )
+    design = fit.design.with_response(values)
+    equations = with_response(fit.equations, design, values)
+    start = None if fit.at is None or fit.singular else Parameters.of(equations).theta(fit.at.factors)
+    return _fit(design, equations, fit.method, start)
+
+
+def restore(design: LMMDesign, method: Method, theta: Array, certificate: Certificate) -> LMMFit:
+    """The fit at a known optimum (working-scale theta), without a search: for fits read from a file."""
+    cp = cross_products(design)
+    if _explained(design, cp):
+        return _fit(design, cp, method, None)
+    parameters = Parameters.of(cp)
+    at = derivatives(cp, parameters, theta, method)
+    return assemble(design, cp, Optimum(method, parameters, theta, parameters.factors(theta), at, certificate))
+
+
+def _fit(design: LMMDesign, cp: CrossProducts, method: Method, start: Array | None) -> LMMFit:
+    if _explained(design, cp):
+        return fit_without_variation(design, cp, method)
+    optimum = optimise(cp, method, start)
+    runaway = not optimum.certificate.certified or float(optimum.theta.max(initial=0.0)) > 1e3
+    if runaway and _no_residual(cp, optimum.parameters):
+        return fit_without_residual(design, cp, method)
+    return assemble(design, cp, optimum)
+
+
+def _explained(design: LMMDesign, cp: CrossProducts) -> bool:
+    """Whether X alone reproduces the response to rounding."""
+    size = float(np.abs(design.y).max(initial=0.0)) + float(np.abs(design.offset).max(initial=0.0))
+    R = cp.rest.shape[0] - cp.p - 1
+    rss = float(solve_fixed(cp.rest[R:, R:]).rss)
+    return rss <= cp.n * (ROUNDING * size) ** 2
+
+
+def _no_residual(cp: CrossProducts, parameters: Parameters) -> bool:
+    """Whether X and Z together reproduce the response to rounding."""
+    def rss(scale: float) -> float:
+        return float(solve_fixed(eliminate(cp, [scale * np.eye(q) for q in parameters.widths]).products).rss)
+
+    return rss(UNPENALISED) < NO_RESIDUAL * rss(0.0)
+
+
+def assemble(design: LMMDesign, cp: CrossProducts, optimum: Optimum) -> LMMFit:
+    """The result at an optimum: BLUPs and errors in the order and units of the design."""
+    at = optimum.at
+    position = joint(cp, optimum.factors, at.state, at.solved, at.sigma2)
+    where, spread = means(cp, position), covariances(cp, position)
+    back = _design_order(cp)
+    theta = [_lower(B @ Lambda) for B, Lambda in zip(cp.Z_map, optimum.factors, strict=True)]
+    return LMMFit(
+        spec=design.spec,
+        design=design,
+        method=optimum.method,
+        outcome=_outcome(optimum),
+        certificate=optimum.certificate,
+        objective=at.value,
+        beta=where.beta,
+        vcov_beta=spread.beta,
+        sigma2=at.sigma2,
+        G=tuple(at.sigma2 * theta[f] @ theta[f].T for f in back),
+        theta=tuple(theta[f] for f in back),
+        b=tuple(where.b[f] for f in back),
+        b_error=tuple(spread.error[f] for f in back),
+        b_conditional=tuple(spread.conditional[f] for f in back),
+        b_beta=tuple(spread.with_beta[f] for f in back),
+        notes=(*design.notes, *_notes(optimum)),
+        equations=cp,
+        at=at,
+        joint=position,
+    )
+
+
+def _design_order(cp: CrossProducts) -> tuple[int, ...]:
+    """For each factor of the design, its position in the elimination order."""
+    return tuple(int(i) for i in np.argsort(cp.order))
+
+
+def _lower(half: Array) -> Array:
+    """Lower triangular factor, non-negative on the diagonal, of half half'; exact zeros where rank is missing."""
+    L = np.array(np.linalg.qr(half.T, mode="r").T)
+    signs = np.where(np.diagonal(L) < 0, -1.0, 1.0)
+    L = L * signs
+    if not half.any():
+        return np.zeros_like(half)
+    L[np.abs(L) < 1e-14 * np.abs(L).max(axis=1, keepdims=True)] = 0.0
+    return L
+
+
+def _outcome(optimum: Optimum) -> LMMOutcome:
+    if not optimum.certificate.certified:
+        return LMMOutcome.NOT_CERTIFIED
+    if any((~Lambda.any(axis=1)).any() for Lambda in optimum.factors):
+        return LMMOutcome.AT_ZERO
+    return LMMOutcome.SINGULAR if optimum.singular else LMMOutcome.INTERIOR
+
+
+def _notes(optimum: Optimum) -> tuple[str, ...]:
+    others = optimum.certificate.others
+    if not others:
+        return ()
+    values = ", ".join(f"{value:.4f}" for value in others)
+    found = f"The criterion has other optima, with larger values: {values}."
+    return (f"{found} The smallest, {optimum.at.value:.4f}, is reported.",)
+

@@ -1,0 +1,130 @@
+"""Predictions, simulations, fitted values and marginal covariances of a linear mixed model fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design import encode
+from hierlmm.design.types import NewRows
+from hierlmm.errors import DesignError, listed
+from hierlmm.frequentist.lmm_frames import with_interval
+from hierlmm.likelihood.blup import sum_variance
+
+if TYPE_CHECKING:
+    from hierlmm.frequentist.lmm_results import LMMFit
+
+Array = NDArray[np.float64]
+
+
+def conditional_fitted(fit: LMMFit) -> pd.Series:
+    """Xβ + offset + Zb, labelled by row."""
+    total = fit.design.X @ fit.beta + fit.design.offset
+    for factor, b in zip(fit.design.factors, fit.b, strict=True):
+        total += (factor.Z * b[factor.codes]).sum(axis=1)
+    return pd.Series(total, fit.design.index, name="conditional_fitted")
+
+
+def predict(fit: LMMFit, new: object, target: Literal["mean", "observation"]) -> pd.DataFrame:
+    """estimate, se, lower, upper, population, new_levels; one row per row of `new`, in its order.
+
+    estimate    x'β + offset + z'b̂, with b = 0 for levels that were not observed
+    se          contains the uncertainty of β and of b (jointly, over all factors), the between-level variance of
+                every new level and, for target "observation", the residual variance; not that of the variance
+                parameters themselves. `frame.attrs["se_contains"]` says so in words.
+    population  x'β + offset
+    new_levels  names of the grouping factors whose level was not observed
+
+    Raises DesignError for missing values and for categories that a fixed predictor did not have in the fit.
+    """
+    rows = _own_rows(fit) if new is None else encode(fit.design, new)
+    population = rows.X @ fit.beta + rows.offset
+    estimate = population.copy()
+    variance = _known_part(fit, rows)
+    fresh = np.full(len(population), "", dtype=object)
+    for factor, G, b, Z, codes in zip(fit.design.factors, fit.G, fit.b, rows.Z, rows.codes, strict=True):
+        seen = codes >= 0
+        estimate[seen] += (Z[seen] * b[codes[seen]]).sum(axis=1)
+        variance[~seen] += np.einsum("ij,jk,ik->i", Z[~seen], G, Z[~seen])
+        fresh[~seen] = [f"{text}, {factor.name}" if text else factor.name for text in fresh[~seen]]
+    if target == "observation":
+        variance += fit.sigma2
+    frame = with_interval(pd.DataFrame({"estimate": estimate, "se": np.sqrt(variance)}, index=rows.index))
+    frame["population"] = population
+    frame["new_levels"] = fresh
+    residual = ", the residual variance" if target == "observation" else ""
+    frame.attrs["se_contains"] = (
+        "uncertainty of the fixed effects and of the random effects, the between-group variance of new levels"
+        f"{residual}; not the uncertainty of the variance parameters"
+    )
+    return frame
+
+
+def _own_rows(fit: LMMFit) -> NewRows:
+    design = fit.design
+    return NewRows(
+        index=design.index,
+        X=design.X,
+        offset=design.offset,
+        Z=tuple(f.Z for f in design.factors),
+        codes=tuple(f.codes for f in design.factors),
+        groups=tuple(f.levels[f.codes] for f in design.factors),
+        D=np.full(len(design.y), np.nan),
+    )
+
+
+def _known_part(fit: LMMFit, rows: NewRows) -> Array:
+    """Variance of the error of x'β̂ + z'b̂ over the observed levels."""
+    if fit.joint is not None:
+        order = fit.equations.order
+        Z, codes = [rows.Z[f] for f in order], [rows.codes[f] for f in order]
+        return sum_variance(fit.equations, fit.joint, rows.X, Z, codes)
+    variance = np.einsum("ij,jk,ik->i", rows.X, fit.vcov_beta, rows.X)
+    for error, with_beta, Z, codes in zip(fit.b_error, fit.b_beta, rows.Z, rows.codes, strict=True):
+        seen = np.flatnonzero(codes >= 0)
+        z, c = Z[seen], codes[seen]
+        variance[seen] += np.einsum("ij,ijk,ik->i", z, error[c], z)
+        variance[seen] += 2 * np.einsum("ip,ipk,ik->i", rows.X[seen], with_beta[c], z)
+    return np.maximum(variance, 0.0)
+
+
+def marginal_covariance(fit: LMMFit, level: object, group: str | None) -> pd.DataFrame:
+    """Marginal covariance of the responses in one level's rows, all grouping factors included."""
+    factors = fit.design.factors
+    names = [factor.name for factor in factors]
+    if group is not None and group not in names:
+        raise DesignError(f"`group` must be a grouping factor of the model; found {group!r}, one of {listed(names)}.")
+    chosen = factors[0 if group is None else names.index(group)]
+    if level not in chosen.levels:
+        raise DesignError(
+            f"`level` must be an observed level of {chosen.name}; found {level!r}. Levels: {listed(chosen.levels)}."
+        )
+    rows = np.flatnonzero(chosen.codes == chosen.levels.get_loc(level))
+    V = fit.sigma2 * np.eye(len(rows))
+    for factor, G in zip(factors, fit.G, strict=True):
+        Z, codes = factor.Z[rows], factor.codes[rows]
+        V += (Z @ G @ Z.T) * (codes[:, None] == codes)
+    labels = fit.design.index[rows]
+    return pd.DataFrame(V, index=labels, columns=labels)
+
+
+def simulate(
+    fit: LMMFit, draws: int, rng: np.random.Generator, effects: Literal["new", "fitted"]
+) -> pd.DataFrame:
+    """(n, draws) responses from the fitted model; random effects drawn anew or held at the BLUPs."""
+    design = fit.design
+    out = np.repeat(fit.marginal_fitted.to_numpy()[:, None], draws, axis=1)
+    for factor, G, theta, b in zip(design.factors, fit.G, fit.theta, fit.b, strict=True):
+        if effects == "fitted":
+            out += (factor.Z * b[factor.codes]).sum(axis=1)[:, None]
+            continue
+        root = np.sqrt(fit.sigma2) * theta if np.isfinite(theta).all() else np.sqrt(G)
+        z = rng.standard_normal((draws, *b.shape)) @ root.T
+        for column in range(b.shape[1]):
+            out += factor.Z[:, column, None] * z[:, factor.codes, column].T
+    out += np.sqrt(fit.sigma2) * rng.standard_normal(out.shape)
+    return pd.DataFrame(out, index=design.index)
+

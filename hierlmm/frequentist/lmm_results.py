@@ -1,0 +1,250 @@
+"""The frequentist fit of a linear mixed model: a frozen, labelled value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.crossproducts import CrossProducts
+from hierlmm.design.types import Fingerprint, LMMDesign
+from hierlmm.likelihood.blup import Joint
+from hierlmm.likelihood.lmm_derivatives import Derivatives, Method
+from hierlmm.likelihood.optimum import Certificate
+from hierlmm.spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Array = NDArray[np.float64]
+
+
+class LMMOutcome(Enum):
+    """How a fit ended; the value is the sentence the reader sees."""
+
+    INTERIOR = "The optimum lies inside the parameter space: every covariance matrix has full rank."
+    AT_ZERO = "The criterion is optimal with a variance of exactly zero: its random effects are all zero."
+    SINGULAR = (
+        "The optimum lies on the boundary: a covariance matrix is singular, so that a correlation is exactly 1 or -1 "
+        "or a linear combination of the random effects has no variance."
+    )
+    NO_RESIDUAL = (
+        "The fixed and random effects reproduce the response exactly: the residual variance is zero, the likelihood "
+        "has no upper bound, and the estimates are their limits as the residual variance goes to zero."
+    )
+    NO_VARIATION = "The fixed effects reproduce the response exactly: every variance is zero."
+    NOT_CERTIFIED = (
+        "NOT CONVERGED: the point returned is not certified as an optimum. Do not report it; rescale or simplify the "
+        "model, and see `certificate`."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LMMFit:
+    """A linear mixed model fitted by ML or REML: n rows, p fixed effects, F grouping factors.
+
+    Tuples over factors follow `design.factors`; G levels and q coefficients differ between factors.
+
+    beta           (p,) fixed effects, order of `design.fixed`; vcov_beta (p, p), sigma² the estimate used
+    sigma2         residual variance, units of y squared
+    G              per factor (q, q) covariance matrix of the random effects
+    theta          per factor (q, q) lower factor of G / sigma² (lme4's theta, column by column)
+    b              per factor (G, q) BLUPs; b_error (G, q, q) Var(b̂ - b) with the uncertainty of beta;
+                   b_conditional (G, q, q) Var(b | y, beta); b_beta (G, p, q) Cov(beta, b̂ - b)
+    objective      -2 log likelihood (ml) or -2 restricted log likelihood (reml), all constants
+    certificate    why this is the optimum; its tuples follow the elimination order of `equations`
+    """
+
+    spec: ModelSpec
+    design: LMMDesign
+    method: Method
+    outcome: LMMOutcome
+    certificate: Certificate
+    objective: float
+    beta: Array
+    vcov_beta: Array
+    sigma2: float
+    G: tuple[Array, ...]
+    theta: tuple[Array, ...]
+    b: tuple[Array, ...]
+    b_error: tuple[Array, ...]
+    b_conditional: tuple[Array, ...]
+    b_beta: tuple[Array, ...]
+    notes: tuple[str, ...]
+    equations: CrossProducts
+    at: Derivatives | None
+    joint: Joint | None
+
+    def __post_init__(self) -> None:
+        for value in (self.beta, self.vcov_beta, *self.G, *self.theta, *self.b, *self.b_error, *self.b_conditional):
+            value.setflags(write=False)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What the fit was computed from."""
+        return self.design.fingerprint
+
+    @property
+    def loglik(self) -> float:
+        """Log of the likelihood that was maximised: restricted under REML."""
+        return -0.5 * self.objective
+
+    @property
+    def n_parameters(self) -> int:
+        """Fixed effects, free elements of the covariance matrices, and the residual variance."""
+        return self.equations.p + sum(len(b) * (len(b) + 1) // 2 for f in self.equations.blocks for b in f) + 1
+
+    @property
+    def aic(self) -> float:
+        """-2 loglik + 2 n_parameters, from the likelihood that was maximised."""
+        return self.objective + 2 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """-2 loglik + log(n) n_parameters, lme4's convention; nlme's REML value has log(n - p): see `bic_nlme`."""
+        return self.objective + float(np.log(self.equations.n)) * self.n_parameters
+
+    @property
+    def bic_nlme(self) -> float:
+        """BIC by nlme's convention: log(n - p) under REML, log(n) under ML."""
+        n = self.equations.n - (self.equations.p if self.method == "reml" else 0)
+        return self.objective + float(np.log(n)) * self.n_parameters
+
+    @property
+    def marginal_loglik(self) -> float:
+        """Log of the full (ML) likelihood at this theta, beta and sigma² profiled out: lme4's logLik(REML = FALSE)."""
+        from hierlmm.frequentist.lmm_frames import marginal_loglik
+
+        return marginal_loglik(self)
+
+    @property
+    def marginal_aic(self) -> float:
+        """-2 marginal_loglik + 2 n_parameters: comparable between different fixed effects."""
+        return -2 * self.marginal_loglik + 2 * self.n_parameters
+
+    @property
+    def singular(self) -> bool:
+        """Whether a covariance matrix has less than full rank."""
+        return self.outcome in (LMMOutcome.AT_ZERO, LMMOutcome.SINGULAR)
+
+    @property
+    def fixed(self) -> pd.DataFrame:
+        """Fixed effects: term, estimate, se, lower, upper (95 %, normal), t."""
+        from hierlmm.frequentist.lmm_frames import fixed_frame
+
+        return fixed_frame(self)
+
+    @property
+    def fixed_covariance(self) -> pd.DataFrame:
+        """(p, p) covariance matrix of the fixed effects, labelled."""
+        return pd.DataFrame(self.vcov_beta, self.design.fixed, self.design.fixed)
+
+    @property
+    def fixed_correlation(self) -> pd.DataFrame:
+        """(p, p) correlation matrix of the fixed effects, labelled."""
+        from hierlmm.frequentist.lmm_frames import correlation
+
+        return pd.DataFrame(correlation(self.vcov_beta), self.design.fixed, self.design.fixed)
+
+    @property
+    def variance_components(self) -> pd.DataFrame:
+        """Long frame: group, term, term2, quantity (variance, sd, covariance, correlation, share), estimate, se, ..."""
+        from hierlmm.frequentist.lmm_variances import variance_frame
+
+        return variance_frame(self)
+
+    @property
+    def icc(self) -> pd.Series:
+        """Intraclass correlation per grouping factor: its share of the mean marginal variance over the rows."""
+        from hierlmm.frequentist.lmm_variances import shares
+
+        return shares(self).drop("Residual")
+
+    @property
+    def random_effects(self) -> pd.DataFrame:
+        """BLUPs: group, level, term, estimate, se (prediction error), conditional_se, lower, upper."""
+        from hierlmm.frequentist.lmm_frames import random_frame
+
+        return random_frame(self)
+
+    @property
+    def group_coefficients(self) -> pd.DataFrame:
+        """Fixed + random coefficients of each level, with the exact standard error of the sum."""
+        from hierlmm.frequentist.lmm_frames import coefficient_frame
+
+        return coefficient_frame(self)
+
+    @property
+    def marginal_fitted(self) -> pd.Series:
+        """Xβ + offset, labelled by row."""
+        return pd.Series(self.design.X @ self.beta + self.design.offset, self.design.index, name="marginal_fitted")
+
+    @property
+    def conditional_fitted(self) -> pd.Series:
+        """Xβ + offset + Zb, labelled by row."""
+        from hierlmm.frequentist.lmm_predict import conditional_fitted
+
+        return conditional_fitted(self)
+
+    @property
+    def marginal_residuals(self) -> pd.Series:
+        """y less the marginal fitted values."""
+        return pd.Series(self.design.y - self.marginal_fitted.to_numpy(), self.design.index, name="marginal_residual")
+
+    @property
+    def conditional_residuals(self) -> pd.Series:
+        """y less the conditional fitted values."""
+        fitted = self.conditional_fitted.to_numpy()
+        return pd.Series(self.design.y - fitted, self.design.index, name="conditional_residual")
+
+    def marginal_covariance(self, level: object, group: str | None = None) -> pd.DataFrame:
+        """V_i: marginal covariance of the responses of one level's rows, labelled by row.
+
+        `group` names the grouping factor (default: the first). Raises DesignError for an unknown level or group.
+        """
+        from hierlmm.frequentist.lmm_predict import marginal_covariance
+
+        return marginal_covariance(self, level, group)
+
+    def predict(self, new: object = None, *, target: Literal["mean", "observation"] = "mean") -> pd.DataFrame:
+        """Predictions with prediction errors for new rows, or for the rows of the fit.
+
+        A level that was not observed is a draw from the population: its effect is predicted as zero and its
+        variance is in the standard error, never an observed level's effect. See `lmm_predict.predict`.
+        """
+        from hierlmm.frequentist.lmm_predict import predict
+
+        return predict(self, new, target)
+
+    def simulate(
+        self, draws: int = 1, *, seed: int | np.random.Generator, effects: Literal["new", "fitted"] = "new"
+    ) -> pd.DataFrame:
+        """(n, draws) responses drawn from the fitted model, labelled by row; `effects` "new" draws b too."""
+        from hierlmm.frequentist.lmm_predict import simulate
+
+        return simulate(self, draws, np.random.default_rng(seed), effects)
+
+    def refit(self, y: object) -> LMMFit:
+        """The same model fitted to another response (n,) for the same rows, started at this optimum."""
+        from hierlmm.frequentist.lmm import refit
+
+        return refit(self, y)
+
+    def summary(self) -> str:
+        """The fit as text, at most 80 columns wide."""
+        from hierlmm.frequentist.lmm_summary import summary
+
+        return summary(self)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to one file that `hierlmm.read` loads."""
+        from hierlmm.saving import save
+
+        save(self, path)

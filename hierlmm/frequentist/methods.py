@@ -1,0 +1,43 @@
+"""`fit`: one table from the family and the name of the method to the function that computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hierlmm.design import build
+from hierlmm.design.types import AreaDesign, LMMDesign
+from hierlmm.errors import SpecError
+from hierlmm.frequentist import area, lmm
+from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.lmm_results import LMMFit
+from hierlmm.spec.model import ModelSpec
+
+LMM_METHODS: dict[str, Callable[[LMMDesign], LMMFit]] = {"reml": lmm.fit_reml, "ml": lmm.fit_ml}
+AREA_METHODS: dict[str, Callable[[AreaDesign], AreaFit]] = {"reml": area.fit_area_reml, "ml": area.fit_area_ml}
+
+
+def fit(spec: ModelSpec, data: object, method: str = "reml") -> LMMFit | AreaFit:
+    """Fit `spec` to `data` (a pandas, polars or pyarrow table) by the estimator `method` names.
+
+    Returns LMMFit for a linear mixed model, AreaFit for the Fay-Herriot model. Raises SpecError for an unknown
+    method, DesignError where the data cannot support the model, FitError where the estimate does not exist.
+    """
+    check_method(spec, method)
+    return fit_design(build(spec, data), method)
+
+
+def fit_design(design: LMMDesign | AreaDesign, method: str) -> LMMFit | AreaFit:
+    """Fit a design that has been built: for several methods on the same data."""
+    if isinstance(design, AreaDesign):
+        return AREA_METHODS[method](design)
+    return LMM_METHODS[method](design)
+
+
+def check_method(spec: ModelSpec, method: str) -> None:
+    """Raise SpecError where `method` is not an estimator of the family of `spec`."""
+    known = AREA_METHODS if spec.is_area_level else LMM_METHODS
+    if method not in known:
+        family = "Fay-Herriot model" if spec.is_area_level else "linear mixed model"
+        raise SpecError(
+            f"The method must be an estimator of the {family}; found {method!r}. Use one of: {', '.join(known)}."
+        )
