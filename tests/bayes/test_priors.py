@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_proper_sd_densities_integrate_to_one(prior):
         return math.exp(float(prior.log_density(math.exp(t))) + t)
 
     ends = [-60.0, -5.0, 0.0, math.log(min(prior.largest, 1e3)), 60.0]
-    total = sum(integrate.quad(integrand, a, b, epsabs=1e-13, limit=500)[0] for a, b in zip(ends, ends[1:], strict=False))
+    total = sum(integrate.quad(integrand, a, b, epsabs=1e-13, limit=500)[0] for a, b in itertools.pairwise(ends))
 
     assert prior.is_proper
     assert total == pytest.approx(1.0, abs=1e-8)
