@@ -1,0 +1,63 @@
+"""The area-level model in PyMC: y_i ~ N(theta_i, D_i), theta_i = x_i'beta + offset_i + v_i, v_i ~ N(0, A)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hierlmm.bayes.compile_backend import backend
+from hierlmm.bayes.compile_mode import AreaMode, Centring
+from hierlmm.bayes.compile_priors import fixed_effects, standard_deviation
+from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.design.types import AreaDesign
+
+
+def hierarchical_area_model(design: AreaDesign, priors: ResolvedPriors, mode: AreaMode, centring: Centring) -> Any:
+    """A pm.Model with the area means as variables: `beta` (term), `tau`, `A` = tau², `theta` (area).
+
+    Where non-centred, theta is mu + tau * `v_unit` with v_unit ~ N(0, 1). The areas are those in the fit (D > 0);
+    the others are predicted from the draws. Data that pm.set_data may replace: X, offset, D, y_observed.
+    """
+    b = backend()
+    with b.pm.Model(coords=_coords(design)) as model:
+        mu, tau, D, y = _common(design, priors, mode)
+        if centring == "centred":
+            transform = b.Elementwise(mode.theta_scale, mode.theta)
+            theta = b.pm.Normal("theta", mu, tau, dims="area", initval=mode.theta, transform=transform)
+        else:
+            unit = b.pm.Normal("v_unit", 0.0, 1.0, dims="area", initval=np.zeros(len(mode.theta)))
+            theta = b.pm.Deterministic("theta", mu + tau * unit, dims="area")
+        b.pm.Normal("y", theta, b.pt.sqrt(D), observed=y, dims="area")
+    return model
+
+
+def marginal_area_model(design: AreaDesign, priors: ResolvedPriors, mode: AreaMode) -> Any:
+    """A pm.Model with the area effects integrated out: y_i ~ N(x_i'beta + offset_i, A + D_i).
+
+    Variables `beta` (term), `tau` and `A` = tau²; areas and data as in the hierarchical form.
+    """
+    b = backend()
+    with b.pm.Model(coords=_coords(design)) as model:
+        mu, tau, D, y = _common(design, priors, mode)
+        b.pm.Normal("y", mu, b.pt.sqrt(tau**2 + D), observed=y, dims="area")
+    return model
+
+
+def _coords(design: AreaDesign) -> dict[str, list[object]]:
+    return {"term": list(design.fixed), "area": design.areas[design.sampled].tolist()}
+
+
+def _common(design: AreaDesign, priors: ResolvedPriors, mode: AreaMode) -> tuple[Any, Any, Any, Any]:
+    """Linear predictor, tau, sampling variances and direct estimates, inside the model."""
+    pm, pt = backend().pm, backend().pt
+    into = design.sampled
+    X = pm.Data("X", design.X[into], dims=("area", "term"))
+    mu = pm.Data("offset", design.offset[into], dims="area")
+    D = pm.Data("D", design.D[into], dims="area")
+    y = pm.Data("y_observed", design.y[into], dims="area")
+    if design.fixed:
+        mu = pt.dot(X, fixed_effects(priors.fixed, mode.beta, mode.beta_root)) + mu
+    tau = standard_deviation("tau", priors.factors[0].sd[0], mode.tau)
+    pm.Deterministic("A", tau**2)
+    return mu, tau, D, y
