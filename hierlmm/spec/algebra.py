@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hierlmm.errors import FormulaError
 from hierlmm.spec import guard
-from hierlmm.spec.lexer import RESERVED, Token, quoted
+from hierlmm.spec.lexer import RESERVED, Token, is_offset, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,13 +60,31 @@ def pieces(tokens: Sequence[Token], formula: str, end: int) -> Iterator[Piece]:
         raise FormulaError("A term is missing after the last sign.", formula, end)
 
 
-class Terms:
-    """The running sum: the intercept, and terms in the order in which they were first added."""
+class Budget:
+    """What one formula may cost: terms handled on the way, over the fixed part and all random-effects terms."""
 
     def __init__(self, formula: str) -> None:
         self.formula = formula
-        self.intercept = True
         self.work = 0
+
+    def spend(self, largest: int, work: int, position: int) -> None:
+        """Count the work of one expansion; raises FormulaError where a bound is passed."""
+        self.work += work
+        if largest > MAX_TERMS or self.work > MAX_WORK:
+            raise FormulaError(
+                f"A formula expands to at most {MAX_TERMS} terms; this one has more. Leave out the high interactions.",
+                self.formula,
+                position,
+            )
+
+
+class Terms:
+    """The running sum: the intercept, and terms in the order in which they were first added."""
+
+    def __init__(self, formula: str, budget: Budget) -> None:
+        self.formula = formula
+        self.budget = budget
+        self.intercept = True
         self.terms: dict[frozenset[str], Factors] = {}
 
     def add(self, piece: Piece) -> None:
@@ -88,15 +106,7 @@ class Terms:
             )
         else:
             self.terms = {key: factors for key, factors in self.terms.items() if key not in removed}
-        if len(self.terms) > MAX_TERMS:
-            raise self.too_large(piece.start)
-
-    def too_large(self, position: int) -> FormulaError:
-        return FormulaError(
-            f"A formula expands to at most {MAX_TERMS} terms; this one has more. Leave out the high interactions.",
-            self.formula,
-            position,
-        )
+        self.budget.spend(len(self.terms), 0, piece.start)
 
     def expand(self, piece: Piece) -> list[Factors]:
         """Terms of one piece, by formulaic's own operators; refused before expanding where there are too many."""
@@ -109,10 +119,7 @@ class Terms:
         raw = _formulaic_tokens(piece.tokens, operands)
         try:
             tree = DEFAULT_PARSER.get_ast_from_tokens(raw, context={})
-            largest, work = _size(tree)
-            self.work += work
-            if largest > MAX_TERMS or self.work > MAX_WORK:
-                raise self.too_large(piece.start)
+            self.budget.spend(*_size(tree), piece.start)
             terms = DEFAULT_PARSER.get_terms_from_ast(tree, context={})
         except FormulaicError as error:
             reason = f"This part of the formula cannot be read: {str(error).splitlines()[0]}"
@@ -132,9 +139,7 @@ def factor(token: Token, formula: str) -> str:
     """Canonical text of one predictor: a column name, quoted where needed, or a guarded expression."""
     if token.kind == "name":
         if token.text in RESERVED:
-            raise FormulaError(
-                f"The name {token.text!r} is the intercept's: rename the column.", formula, token.start
-            )
+            raise FormulaError(f"The name {token.text!r} is the intercept's: rename the column.", formula, token.start)
         if ":" in token.text:
             raise FormulaError(
                 f"A predictor cannot be called {token.text!r}, for a colon joins predictors: rename the column.",
@@ -142,6 +147,8 @@ def factor(token: Token, formula: str) -> str:
                 token.start,
             )
         return quoted(token.text)
+    if is_offset(token):
+        raise FormulaError("An offset stands alone, joined by +: y ~ x + offset(log(t)).", formula, token.start)
     return expression(token, formula).text
 
 
@@ -161,6 +168,8 @@ def _check_grammar(tokens: Sequence[Token], formula: str) -> None:
                 raise FormulaError(_MISPLACED[token.text], formula, token.start)
             if wanted:
                 raise FormulaError(f"A predictor is missing before {token.text!r}.", formula, token.start)
+            if power and token.text in ("**", "^"):
+                raise FormulaError("A power cannot be raised to a power: write one.", formula, token.start)
             wanted, power = True, token.text in ("**", "^")
             continue
         if token.kind == "close":
@@ -169,9 +178,9 @@ def _check_grammar(tokens: Sequence[Token], formula: str) -> None:
             continue
         if not wanted:
             raise FormulaError("A sign (+ - * : /) is missing before this.", formula, token.start)
-        if power or token.kind == "number":
+        if power or token.kind == "number":  # after ** stands a number, and nowhere else
             _check_number(token, power, formula)
-        wanted, power = token.kind == "open", False
+        wanted, power = token.kind == "open", power and token.kind == "number"
     if wanted:
         raise FormulaError("A predictor is missing after the last sign.", formula, tokens[-1].start)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from hierlmm.errors import FormulaError
-from hierlmm.spec.algebra import Piece, Terms, pieces
-from hierlmm.spec.lexer import Token
+from hierlmm.spec.algebra import Budget, Piece, Terms, pieces
+from hierlmm.spec.lexer import Token, is_offset
 from hierlmm.spec.terms import RandomTerm
 
 BARS = ("|", "||")
+# Most columns in one grouping factor; a/b/c/... makes a factor of each depth.
+MAX_COLUMNS = 20
 # The name that tables give to the residual's row.
 RESIDUAL = "Residual"
 
@@ -19,39 +22,36 @@ def bar_position(tokens: Sequence[Token]) -> int | None:
     return next((token.start for token in tokens if token.kind == "operator" and token.text in BARS), None)
 
 
-def read_bar(piece: Piece, formula: str) -> list[RandomTerm]:
+def read_bar(piece: Piece, formula: str, budget: Budget) -> list[RandomTerm]:
     """The terms of one parenthesis with a bar: a || and each level of a/b become terms of their own."""
     tokens = piece.tokens
     position = bar_position(tokens) or piece.start
-    if tokens[0].kind != "open" or _closing(tokens) != len(tokens) - 1:
+    split = next(index for index, token in enumerate(tokens) if token.start == position)
+    depths = _depths(tokens)
+    if depths.index(0) != len(tokens) - 1 or depths[split] != 1:
         raise FormulaError(
             "A random-effects term stands alone in parentheses, joined by +: y ~ x + (1 + x | g).", formula, position
         )
     if piece.removes:
         raise FormulaError("A random-effects term cannot be removed: leave it out.", formula, piece.start)
-    split = next(index for index, token in enumerate(tokens) if token.start == position)
     inside, group = tokens[1:split], tokens[split + 1 : -1]
-    coefficients = _coefficients(inside, formula, position)
+    coefficients = _coefficients(inside, formula, position, budget)
     groups = _groups(group, formula, tokens[-1].start)
+    budget.spend(len(coefficients), len(coefficients) * len(groups), piece.start)
     blocks = [(name,) for name in coefficients] if tokens[split].text == "||" else [coefficients]
     return [RandomTerm(block, columns) for columns in groups for block in blocks]
 
 
-def _closing(tokens: Sequence[Token]) -> int:
-    """Index of the parenthesis that closes the first token."""
-    depth = 0
-    for index, token in enumerate(tokens):
-        depth += {"open": 1, "close": -1}.get(token.kind, 0)
-        if depth == 0:
-            return index
-    return -1
+def _depths(tokens: Sequence[Token]) -> list[int]:
+    """How many parentheses are open after each token."""
+    return list(accumulate({"open": 1, "close": -1}.get(token.kind, 0) for token in tokens))
 
 
-def _coefficients(tokens: Sequence[Token], formula: str, end: int) -> tuple[str, ...]:
+def _coefficients(tokens: Sequence[Token], formula: str, end: int, budget: Budget) -> tuple[str, ...]:
     """What varies, in canonical order; the intercept unless 0 or -1 removes it."""
     if not tokens:
         raise FormulaError("Nothing stands before the bar: write (1 | g) for a random intercept.", formula, end)
-    terms = Terms(formula)
+    terms = Terms(formula, budget)
     for piece in pieces(tokens, formula, end):
         if is_offset(piece.tokens[0]):
             raise FormulaError("An offset has no coefficient that could vary: move it out.", formula, piece.start)
@@ -59,11 +59,6 @@ def _coefficients(tokens: Sequence[Token], formula: str, end: int) -> tuple[str,
     if not (result := terms.result()):
         raise FormulaError("Nothing varies here: write (1 | g) for a random intercept.", formula, end)
     return result
-
-
-def is_offset(token: Token) -> bool:
-    """Whether a token is offset(...)."""
-    return token.kind == "call" and token.text.startswith("offset(")
 
 
 def _groups(tokens: Sequence[Token], formula: str, end: int) -> list[tuple[str, ...]]:
@@ -93,6 +88,8 @@ def _group_column(token: Token, nested: Sequence[Sequence[str]], formula: str) -
     if ":" in name or name == RESIDUAL:
         reason = "a colon joins columns" if ":" in name else "the residual has that name in tables"
         raise FormulaError(f"A grouping column cannot be called {name!r} ({reason}): rename it.", formula, token.start)
+    if len(nested[-1]) == MAX_COLUMNS:
+        raise FormulaError(f"A grouping factor has at most {MAX_COLUMNS} columns.", formula, token.start)
     if name in nested[-1]:
         raise FormulaError(f"The column {name!r} occurs twice in one grouping factor.", formula, token.start)
     return name

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hierlmm.errors import FormulaError
 from hierlmm.spec import guard
-from hierlmm.spec.algebra import OPERANDS, Piece, Terms, expression, factor, pieces
-from hierlmm.spec.bars import bar_position, check_repeats, is_offset, read_bar
-from hierlmm.spec.lexer import Token, lex, quoted, unquoted
+from hierlmm.spec.algebra import OPERANDS, Budget, Piece, Terms, expression, factor, pieces
+from hierlmm.spec.bars import bar_position, check_repeats, read_bar
+from hierlmm.spec.lexer import MAX_LENGTH, Token, is_offset, lex, quoted, unquoted
 from hierlmm.spec.terms import RandomTerm
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ class Parsed(NamedTuple):
     random: tuple[RandomTerm, ...]
 
 
-@lru_cache(maxsize=1024)
 def parse(formula: str) -> Parsed:
     """Read `response ~ predictors + (coefficients | group) + offset(x)`.
 
@@ -34,13 +33,20 @@ def parse(formula: str) -> Parsed:
     it. Terms are ordered by their number of factors, then as written. Two texts of one model give equal parts.
     Raises FormulaError, and nothing else, with the position; any text is answered within two seconds.
     """
+    if not isinstance(formula, str):
+        raise FormulaError(f"A formula is text such as 'y ~ x + (1 | g)'; found {type(formula).__name__}.")
+    return _parse(formula)
+
+
+@lru_cache(maxsize=1024)
+def _parse(formula: str) -> Parsed:
     tokens = lex(formula)
     left, right = _sides(tokens, formula)
     response = _response(left, formula)
-    terms, offset, random = Terms(formula), list[str](), list[tuple[RandomTerm, int]]()
+    terms, offset, random = Terms(formula, budget := Budget(formula)), list[str](), list[tuple[RandomTerm, int]]()
     for piece in pieces(right, formula, len(formula)):
         if bar_position(piece.tokens) is not None:
-            random.extend((term, piece.start) for term in read_bar(piece, formula))
+            random.extend((term, piece.start) for term in read_bar(piece, formula, budget))
         elif is_offset(piece.tokens[0]):
             offset.append(_offset(piece, formula))
         else:
@@ -49,6 +55,12 @@ def parse(formula: str) -> Parsed:
     _check_names(tokens, offset, formula)
     parsed = Parsed(response, terms.result(), tuple(offset), tuple(term for term, _ in random))
     _check_response(parsed, tokens, formula)
+    if (length := len(canonical(*parsed))) > MAX_LENGTH:
+        raise FormulaError(
+            f"Written out, a formula has at most {MAX_LENGTH} characters; this one has {length}. "
+            "Leave out the high interactions.",
+            formula,
+        )
     return parsed
 
 
@@ -107,7 +119,7 @@ def formulaic_formula(terms: tuple[str, ...]) -> SimpleFormula:
 def _factors(term: str) -> list[Token]:
     """Tokens of the factors of one canonical term."""
     tokens = lex(term)
-    if not tokens or any(
+    if len(tokens) % 2 == 0 or any(
         token.kind not in OPERANDS if index % 2 == 0 else token.text != ":" for index, token in enumerate(tokens)
     ):
         raise FormulaError("A term is one column or expression, or several joined by a colon.", term, 0)

@@ -72,8 +72,7 @@ class _Reader:
     read_at: set[ast.Name] = field(default_factory=set)
 
     def read(self) -> Expression:
-        if len(self.source) > MAX_EXPRESSION:
-            raise self.refuse(f"An expression has at most {MAX_EXPRESSION} characters; compute the column first.", 0)
+        self.check_length(self.source)
         if "\\" in self.source:
             raise self.refuse("A backslash has no place in an expression.", self.source.index("\\"))
         self.substitute_quoted_names()
@@ -83,13 +82,19 @@ class _Reader:
         if several and isinstance(tree, ast.Call):
             self.call(tree, str(name), 0)
         else:
-            self.arithmetic(tree, 0)
+            # Outside a call the canonical text is one level deeper, inside I(...).
+            self.arithmetic(tree, 0 if isinstance(tree, ast.Call) else 1)
         if not self.columns:
             raise self.refuse("An expression must read at least one column of the data.", 0)
         text = ast.unparse(tree).replace("\n", " ")
         text = text if isinstance(tree, ast.Call) else f"I({text})"
+        self.check_length(text)
         calls = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node not in self.read_at}
         return Expression(text, tuple(self.columns), frozenset(calls), several)
+
+    def check_length(self, text: str) -> None:
+        if len(text) > MAX_EXPRESSION:
+            raise self.refuse(f"An expression has at most {MAX_EXPRESSION} characters; compute the column first.", 0)
 
     def refuse(self, message: str, place: int) -> FormulaError:
         """The error at `place` characters into the source."""

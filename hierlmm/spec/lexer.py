@@ -9,8 +9,6 @@ from hierlmm.errors import FormulaError
 
 # Longest formula read. Real ones stay below a few hundred characters; at this length every step takes milliseconds.
 MAX_LENGTH = 10_000
-# Most tokens read: with the limits of `algebra`, what keeps reading any text below two seconds.
-MAX_TOKENS = 4_000
 
 BARE_NAME = re.compile(r"[^\W\d][\w.]*")
 OPERATORS = frozenset({"~", "+", "-", "*", "/", ":", "**", "^", "|", "||", "%in%"})
@@ -41,10 +39,13 @@ def unquoted(text: str) -> str | None:
     return text if BARE_NAME.fullmatch(text) else None
 
 
+def is_offset(token: Token) -> bool:
+    """Whether a token is offset(...)."""
+    return token.kind == "call" and token.text.startswith("offset(")
+
+
 def lex(formula: str) -> tuple[Token, ...]:
     """Tokens of a formula in order; brackets are matched. Raises FormulaError with the position."""
-    if not isinstance(formula, str):
-        raise FormulaError(f"A formula is text such as 'y ~ x + (1 | g)'; found {type(formula).__name__}.")
     if len(formula) > MAX_LENGTH:
         raise FormulaError(
             f"A formula has at most {MAX_LENGTH} characters; this one has {len(formula)}. "
@@ -65,19 +66,26 @@ def _tokens(formula: str) -> tuple[Token, ...]:
     reached = 0
     try:
         for raw in tokenize(formula):
-            found.extend(_read(raw.kind.value, raw.token, raw.source_start, formula))
-            reached = raw.source_end + 1
-            if len(found) > MAX_TOKENS:
-                raise FormulaError(f"A formula has at most {MAX_TOKENS} names and signs.", formula, found[-1].start)
+            start, closed = raw.source_start, formula[raw.source_start] in CLOSER
+            _check_gap(formula, reached, start)
+            found.extend(_read(raw.kind.value, raw.token, start, formula))
+            reached = start + len(raw.token) + 2 if closed else raw.source_end + 1
     except FormulaSyntaxError:
-        while reached < len(formula) and (formula[reached].isspace() or formula[reached] in "`}%"):
-            reached += 1
+        opened = len(formula) - len(formula[reached:].lstrip())
         raise FormulaError(
             "A quote, backtick, brace or parenthesis is opened and not closed, or stands in the middle of a word.",
             formula,
-            min(reached, len(formula) - 1),
+            opened,
         ) from None
+    _check_gap(formula, reached, len(formula))
     return tuple(found)
+
+
+def _check_gap(formula: str, reached: int, start: int) -> None:
+    """Between tokens is nothing but blanks: formulaic passes over empty quotes."""
+    if between := formula[reached:start].strip():
+        position = formula.index(between, reached)
+        raise FormulaError("Nothing stands between these quotes.", formula, position)
 
 
 def _read(kind: str, text: str, start: int, formula: str) -> list[Token]:
@@ -85,10 +93,11 @@ def _read(kind: str, text: str, start: int, formula: str) -> list[Token]:
     opener = formula[start]
     if opener in CLOSER:
         stop = start + 1 + len(text)
-        if not text or formula[start + 1 : stop] != text or formula[stop : stop + 1] != CLOSER[opener]:
-            raise FormulaError(f"Nothing stands between {opener} and {CLOSER[opener]}.", formula, start)
+        if formula[start + 1 : stop] != text or formula[stop : stop + 1] != CLOSER[opener]:
+            raise FormulaError("Nothing stands between these quotes.", formula, start)
+        text = f"%{text}%" if opener == "%" else text
     if kind == "operator":
-        return [Token("operator", f"%{text}%", start)] if opener == "%" else _signs(text, start, formula)
+        return [_sign(text, start, formula)] if opener == "%" else _signs(text, start, formula)
     if kind == "context":
         return [_bracket(text, start, formula)]
     if kind == "name":
@@ -110,15 +119,18 @@ def _signs(text: str, start: int, formula: str) -> list[Token]:
         else:
             tokens.append(Token("operator", sign, position))
         position += 1
-    for token in tokens:
-        if token.text not in OPERATORS:
-            raise FormulaError(
-                f"{token.text!r} is not a sign of the formula language (+ - * / : ** ^ | || ~ and offset()). "
-                "A column name with other characters goes in backticks.",
-                formula,
-                token.start,
-            )
-    return tokens
+    return [_sign(token.text, token.start, formula) for token in tokens]
+
+
+def _sign(text: str, start: int, formula: str) -> Token:
+    if text not in OPERATORS:
+        raise FormulaError(
+            f"{text!r} is not a sign of the formula language (+ - * / : ** ^ %in% | || ~). "
+            "A column name with other characters goes in backticks.",
+            formula,
+            start,
+        )
+    return Token("operator", text, start)
 
 
 def _bracket(text: str, start: int, formula: str) -> Token:
