@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.errors import FormulaError
@@ -24,15 +25,13 @@ MAX_POWER = 10
 Factors = tuple[str, ...]
 
 
+@dataclass(slots=True)
 class Piece:
-    """A signed part of a sum: the tokens between two top-level + or -, with the position where it starts."""
+    """A part of a sum: the tokens between two top-level + or -, whether a minus removes it, and where it starts."""
 
-    __slots__ = ("removes", "start", "tokens")
-
-    def __init__(self, removes: bool, start: int, tokens: list[Token]) -> None:
-        self.removes = removes
-        self.start = start
-        self.tokens = tokens
+    removes: bool
+    start: int
+    tokens: list[Token]
 
 
 def pieces(tokens: Sequence[Token], formula: str, end: int) -> Iterator[Piece]:
@@ -60,12 +59,12 @@ def pieces(tokens: Sequence[Token], formula: str, end: int) -> Iterator[Piece]:
         raise FormulaError("A term is missing after the last sign.", formula, end)
 
 
+@dataclass(slots=True)
 class Budget:
     """What one formula may cost: terms handled on the way, over the fixed part and all random-effects terms."""
 
-    def __init__(self, formula: str) -> None:
-        self.formula = formula
-        self.work = 0
+    formula: str
+    work: int = 0
 
     def spend(self, largest: int, work: int, position: int) -> None:
         """Count the work of one expansion; raises FormulaError where a bound is passed."""
@@ -164,8 +163,6 @@ def _check_grammar(tokens: Sequence[Token], formula: str) -> None:
     wanted, power = True, False
     for token in tokens:
         if token.kind == "operator":
-            if token.text in ("|", "||", "~"):
-                raise FormulaError(_MISPLACED[token.text], formula, token.start)
             if wanted:
                 raise FormulaError(f"A predictor is missing before {token.text!r}.", formula, token.start)
             if power and token.text in ("**", "^"):
@@ -183,10 +180,6 @@ def _check_grammar(tokens: Sequence[Token], formula: str) -> None:
         wanted, power = token.kind == "open", power and token.kind == "number"
     if wanted:
         raise FormulaError("A predictor is missing after the last sign.", formula, tokens[-1].start)
-
-
-_BAR = "A bar belongs to a random-effects term, which stands in parentheses and is joined by +: y ~ x + (1 | g)."
-_MISPLACED = {"|": _BAR, "||": _BAR, "~": "A formula has exactly one ~, between the response and the predictors."}
 
 
 def _check_number(token: Token, power: bool, formula: str) -> None:

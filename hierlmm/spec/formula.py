@@ -10,7 +10,7 @@ from hierlmm.errors import FormulaError
 from hierlmm.spec import guard
 from hierlmm.spec.algebra import OPERANDS, Budget, Piece, Terms, expression, factor, pieces
 from hierlmm.spec.bars import bar_position, check_repeats, read_bar
-from hierlmm.spec.lexer import MAX_LENGTH, Token, is_offset, lex, quoted, unquoted
+from hierlmm.spec.lexer import MAX_LENGTH, Token, check_name, is_offset, lex, quoted, unquoted
 from hierlmm.spec.terms import RandomTerm
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _response(tokens: Sequence[Token], formula: str) -> str:
             position,
         )
     if first.kind == "name":
-        return quoted(first.text)
+        return factor(first, formula)
     read = expression(first, formula)
     if read.several:
         raise FormulaError("The response must be one numeric column.", formula, first.start)
@@ -164,12 +164,12 @@ def _offset(piece: Piece, formula: str) -> str:
     token = piece.tokens[0]
     if len(piece.tokens) > 1 or piece.removes:
         raise FormulaError("An offset stands alone, joined by +: y ~ x + offset(log(t)).", formula, piece.start)
-    opened = len("offset(")
-    inner = token.text[opened:-1]
-    blank = len(inner) - len(inner.lstrip())
-    if unquoted(inner.strip()) is not None and lex(inner)[0].kind == "name" and len(lex(inner)) == 1:
-        return quoted(lex(inner)[0].text)
-    read = guard.read(inner.strip(), formula, token.start + opened + blank)
+    inner = token.text[len("offset(") : -1]
+    place = token.start + len(token.text) - 1 - len(inner.lstrip())
+    if (name := unquoted(inner.strip())) is not None:
+        check_name(name, formula, place)
+        return factor(Token("name", name, place), formula)
+    read = guard.read(inner.strip(), formula, place)
     if read.several:
         raise FormulaError("An offset must be one numeric column.", formula, token.start)
     return read.text

@@ -12,8 +12,8 @@ MAX_LENGTH = 10_000
 
 BARE_NAME = re.compile(r"[^\W\d][\w.]*")
 OPERATORS = frozenset({"~", "+", "-", "*", "/", ":", "**", "^", "|", "||", "%in%"})
-# formulaic looks these up as if they were the intercept's own names.
-RESERVED = {"1": "1", "Intercept": "Intercept"}
+# formulaic takes a column of the first name for the intercept and gives the intercept's column the second.
+RESERVED = frozenset({"1", "Intercept"})
 CLOSER = {"`": "`", "{": "}", "%": "%"}
 
 Kind = Literal["name", "call", "braces", "number", "operator", "open", "close"]
@@ -33,8 +33,8 @@ def quoted(name: str) -> str:
 
 
 def unquoted(text: str) -> str | None:
-    """The column that a factor or response stands for, or None where it is an expression: "`a b`" -> "a b"."""
-    if text.startswith("`"):
+    """The column that a term or response stands for, or None where it is anything else: "`a b`" -> "a b"."""
+    if re.fullmatch(r"`[^`]+`", text):
         return text[1:-1]
     return text if BARE_NAME.fullmatch(text) else None
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 from formulaic import Formula
+from formulaic.errors import FormulaSyntaxError
+from formulaic.formula import DEFAULT_PARSER
 
 from hierlmm.errors import FormulaError
 from hierlmm.spec import RandomTerm
 from hierlmm.spec.formula import formulaic_formula, parse, term_columns
+from hierlmm.spec.lexer import unquoted
 
 # Bates, Maechler, Bolker and Walker (2015), J. Stat. Softw. 67(1), table 2, and the expansions of its section 2.3.
 LME4_TABLE = {
@@ -105,6 +108,13 @@ def test_offsets_are_kept_apart_in_order() -> None:
     assert parsed.fixed == ("1", "x")
 
 
+def test_a_plain_column_is_told_from_everything_else() -> None:
+    """What reads a column directly, without evaluating anything, may only do so for these."""
+    terms = ["x", "x.1", "`a b`", "1", "log(x)", "x:z", "`a b`:`c d`", "I(x)"]
+
+    assert [unquoted(term) for term in terms] == ["x", "x.1", "a b", None, None, None, None, None]
+
+
 def test_names_that_are_no_words_stand_in_backticks() -> None:
     """Blanks, dots, leading digits and keywords of Python are names in backticks, or as R writes them."""
     parsed = parse("`net income` ~ x.1 + `2019` + class + log(`x.1`) + `a (b)` + (1 | `post code`)")
@@ -172,6 +182,9 @@ REFUSED = [
     ("y ~ offset(z) * x", 4, "offset stands alone"),
     ("y ~ x - offset(z)", 8, "offset stands alone"),
     ("y ~ offset(C(z))", 4, "one numeric column"),
+    ("y ~ x + offset( `a\\b` )", 16, "characters that a formula cannot carry"),
+    ("y ~ x + offset( Intercept )", 16, "intercept's"),
+    ("`a:b` ~ x", 0, "colon joins predictors"),
     ("y ~ offset()", 11, "not a complete expression"),
     ("y ~ (1 | g) + (1 + x | g)", 14, r"write \(1 \+ x \| g\) once, or .* \(1 \| g\) \+ \(0 \+ x \| g\)"),
     ("y ~ (x | g) + (x | g)", 14, r"write \(1 \+ x \| g\) once"),
@@ -254,6 +267,19 @@ def test_a_formula_that_grows_too_long_is_refused_with_both_numbers() -> None:
         parse(f"y ~ {'(' * 60}x{')' * 60}")
     with pytest.raises(FormulaError, match="at most 500 names and signs"):
         parse(f"y ~ {':'.join(['x'] * 300)}")
+
+
+def test_words_of_formulaic_come_with_our_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should formulaic refuse what the grammar let through, its reason is kept and its error class is not."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise FormulaSyntaxError("a reason\nand more")
+
+    monkeypatch.setattr(DEFAULT_PARSER, "get_terms_from_ast", refuse)
+
+    with pytest.raises(FormulaError, match="cannot be read: a reason\n") as caught:
+        parse("y ~ 1 + only * here")
+    assert caught.value.position == 8
 
 
 def test_a_term_is_never_a_sum() -> None:
