@@ -68,12 +68,35 @@ def predict_rows(fit: AreaFit, rows: NewRows, level: float) -> pd.DataFrame:
     return frame
 
 
-def simulate(fit: AreaFit, draws: int, seed: int | np.random.Generator) -> Matrix:
-    """`draws` sets of direct estimates y* = offset + x'β̂ + v* + e*, (draws, M), under the fitted β̂ and Â.
+def predict(fit: AreaFit, new: object, level: float) -> pd.DataFrame:
+    """`predict_rows` for the rows of a table with the columns of the covariates and areas, or for those of the fit."""
+    if new is None:
+        return predict_rows(fit, own_rows(fit), level)
+    from hierlmm.design import encode
 
-    nan where an area has no sampling variance. The same seed gives the same draws.
+    return predict_rows(fit, encode(fit.design, new), level)
+
+
+def own_rows(fit: AreaFit) -> NewRows:
+    """The M areas of the design as rows to predict for."""
+    design = fit.design
+    M = len(design.areas)
+    return NewRows(
+        index=pd.RangeIndex(M),
+        X=design.X,
+        offset=design.offset,
+        Z=(np.ones((M, 1)),),
+        codes=(np.arange(M),),
+        groups=(design.areas,),
+        D=design.D,
+    )
+
+
+def simulate(fit: AreaFit, draws: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Direct estimates y* = offset + x'β̂ + v* + e* under the fitted β̂ and Â: (M, draws), nan in unsampled areas.
+
+    Column k depends on `rng` and on k only, not on the number of draws.
     """
-    random = np.random.default_rng(seed)
     D = np.where(fit.design.role == "unsampled", np.nan, fit.design.D)
-    spread = np.sqrt(fit.A_hat + D)
-    return np.asarray(fit.synthetic + spread * random.standard_normal((draws, len(D))), dtype=np.float64)
+    noise = np.sqrt(fit.A_hat + D) * rng.standard_normal((draws, len(D)))
+    return pd.DataFrame((fit.synthetic + noise).T, index=fit.design.areas)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,6 @@ from hierlmm.design.types import AreaDesign, Fingerprint
 from hierlmm.frequentist.area_mse import Information
 from hierlmm.likelihood.area_variance import VarianceEstimate
 from hierlmm.spec.model import ModelSpec
-
-if TYPE_CHECKING:
-    from hierlmm.design.types import NewRows
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -112,29 +109,29 @@ class AreaFit:
         return self.design.fingerprint
 
     @property
-    def parameters(self) -> int:
-        """Number of estimated parameters: p coefficients and A."""
+    def n_parameters(self) -> int:
+        """p coefficients and A."""
         return self.beta.size + 1
 
     @property
     def aic(self) -> float:
         """−2 loglik + 2 (p + 1), with the criterion that was fitted."""
-        return -2 * self.loglik + 2 * self.parameters
+        return -2 * self.loglik + 2 * self.n_parameters
 
     @property
     def bic(self) -> float:
         """−2 loglik + log(m) (p + 1), with the criterion that was fitted and m the areas in the fit."""
-        return -2 * self.loglik + float(np.log(self.design.sampled.sum())) * self.parameters
+        return -2 * self.loglik + float(np.log(self.design.sampled.sum())) * self.n_parameters
 
     @property
     def marginal_aic(self) -> float:
         """−2 marginal_loglik + 2 (p + 1): from the ML likelihood at Â, whichever criterion was fitted."""
-        return -2 * self.marginal_loglik + 2 * self.parameters
+        return -2 * self.marginal_loglik + 2 * self.n_parameters
 
     @property
     def marginal_bic(self) -> float:
         """−2 marginal_loglik + log(m) (p + 1): what other small-area programs print as BIC."""
-        return -2 * self.marginal_loglik + float(np.log(self.design.sampled.sum())) * self.parameters
+        return -2 * self.marginal_loglik + float(np.log(self.design.sampled.sum())) * self.n_parameters
 
     @property
     def areas(self) -> pd.DataFrame:
@@ -145,6 +142,17 @@ class AreaFit:
     def fixed(self) -> pd.DataFrame:
         """Fixed effects: term, estimate, se, lower, upper, 95 % normal intervals."""
         return self.fixed_table()
+
+    @property
+    def fixed_covariance(self) -> pd.DataFrame:
+        """(p, p) covariance matrix of the fixed effects, labelled."""
+        return pd.DataFrame(self.vcov_beta, self.design.fixed, self.design.fixed)
+
+    @property
+    def fixed_correlation(self) -> pd.DataFrame:
+        """(p, p) correlation matrix of the fixed effects, labelled."""
+        se = np.sqrt(np.diagonal(self.vcov_beta))
+        return pd.DataFrame(self.vcov_beta / np.outer(se, se), self.design.fixed, self.design.fixed)
 
     @property
     def A(self) -> pd.DataFrame:
@@ -176,19 +184,20 @@ class AreaFit:
 
         return variance_frame(self, level, interval)
 
-    def predict(self, data: object, level: float = LEVEL) -> pd.DataFrame:
-        """Area means for the rows of `data`: EBLUP for areas in the fit, synthetic for others; see `predict_rows`."""
-        from hierlmm.design import encode
-        from hierlmm.frequentist.area_prediction import predict_rows
+    def predict(self, new: object = None, *, level: float = LEVEL) -> pd.DataFrame:
+        """Area means for the rows of a table, or of the fit: EBLUP for areas in the fit, synthetic for others.
 
-        rows: NewRows = encode(self.design, data)
-        return predict_rows(self, rows, level)
+        See `area_prediction.predict_rows` for the columns, and what a standard error contains.
+        """
+        from hierlmm.frequentist.area_prediction import predict
 
-    def simulate(self, draws: int, seed: int | np.random.Generator) -> Matrix:
-        """New direct estimates from the fitted model, (draws, M), nan for unsampled areas; each row suits `refit`."""
+        return predict(self, new, level)
+
+    def simulate(self, draws: int = 1, *, seed: int | np.random.Generator) -> pd.DataFrame:
+        """(M, draws) direct estimates from the fitted model, labelled by area; each column suits `refit`."""
         from hierlmm.frequentist.area_prediction import simulate
 
-        return simulate(self, draws, seed)
+        return simulate(self, draws, np.random.default_rng(seed))
 
     def refit(self, y: ArrayLike) -> AreaFit:
         """The same fit to other direct estimates y (M,), in the order of `design.areas`."""
