@@ -95,7 +95,7 @@ def read_ml(at: Terms) -> tuple[Vector, Vector, Vector]:
 def _estimate(work: Working, divisor: int, read: Reader) -> VarianceEstimate:
     points = grid(work, divisor)
     scan = terms(points, work)
-    score, slope, _ = read(scan)
+    score, slope, criterion = read(scan)
     clear = np.flatnonzero(np.abs(score) > NOISE * scan.size)
     evaluations = points.size
     maxima = [] if clear.size and score[clear[0]] > 0 else [0.0]
@@ -105,7 +105,8 @@ def _estimate(work: Working, divisor: int, read: Reader) -> VarianceEstimate:
             root, spent = _root(work, read, ends[0], ends[1])
             maxima.append(root)
             evaluations += spent
-    at_maxima = np.array(maxima)
+    # Never empty by the bound on the grid; should rounding defeat it, the certificate will say "not converged".
+    at_maxima = np.array(maxima or [float(points[np.argmin(criterion)])])
     return _certified(at_maxima, terms(at_maxima, work), work, read, evaluations + at_maxima.size)
 
 

@@ -14,6 +14,7 @@ from hierlmm.errors import DesignError, FitError
 from hierlmm.frequentist.area import fit_area_ml, fit_area_reml
 from hierlmm.frequentist.area_prediction import predict_rows
 from hierlmm.frequentist.area_results import AreaOutcome
+from hierlmm.likelihood.area_moments import moments
 from hierlmm.spec.build import fay_herriot
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "fay_herriot_exact.json").read_text())["cases"]
@@ -111,6 +112,19 @@ def test_milk_coefficients_match_the_published_fit():
     fit = fit_area_reml(case_design("milk"))
 
     assert_allclose(fit.beta, [0.968189, 0.132780, 0.226946, -0.241301], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["milk", "boundary_b15", "eusilcA_Mean"])
+def test_the_eblup_is_the_posterior_mean_with_the_area_variance_plugged_in(name):
+    """E[θ | y, A = Â] under a flat β is the EBLUP, and its variance g1 + g2 (Harville 1976, Ann. Statist. 4:384-395)."""
+    design = case_design(name)
+    fit = fit_area_reml(design)
+
+    at = moments(fit.A_hat, design.y, design.X, design.D)
+
+    assert_allclose(at.theta, fit.eblup, rtol=1e-12)
+    assert_allclose(at.g1 + at.g2, fit.g1 + fit.g2, rtol=1e-11)
+    assert_allclose(at.loglik, fit.loglik, rtol=1e-12)
 
 
 def test_zero_is_said_and_marked():
