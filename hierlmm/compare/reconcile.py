@@ -1,0 +1,149 @@
+"""`compare`: a fit and a posterior of the same spec and data, reconciled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.bayes.arearesults import AreaPosterior
+from hierlmm.bayes.lmmresults import LMMPosterior
+from hierlmm.compare.align import aligned
+from hierlmm.compare.attribute import STEPS, Attribution, attribute
+from hierlmm.compare.boundary import boundary
+from hierlmm.compare.decompose import decompose
+from hierlmm.compare.results import Agreement, Comparison
+from hierlmm.compare.sensitivity import sensitivity
+from hierlmm.errors import ComparisonError, listed
+from hierlmm.frequentist.area_results import AreaFit, AreaOutcome
+from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
+
+# Difference between a posterior mean and an EBLUP, in posterior sds, up to which the two are called close.
+CLOSE = 0.1
+# Monte Carlo step, in its standard errors, beyond which the sample contradicts the exact posterior.
+CONTRADICTED = 5.0
+
+WHAT = {
+    "spec": "the model specification",
+    "rows": "the rows used",
+    "response": "the values of the response",
+    "predictors": "the predictors or groups",
+    "variances": "the known sampling variances",
+}
+STEP_WORDS = {
+    "estimator": "the estimator of the variances",
+    "averaging": "averaging over the variances instead of plugging one value in",
+    "variance_prior": "the prior of the variances",
+    "fixed_prior": "the prior of the fixed effects",
+    "monte_carlo": "Monte Carlo error",
+}
+
+
+def compare(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> Comparison:
+    """Measure, split and judge every difference between `fit` and `posterior`; see `Comparison`.
+
+    Both carry what this needs: no data. Raises ComparisonError where their specs or data differ, naming the parts.
+    """
+    check_same(fit, posterior)
+    table = aligned(fit, posterior)
+    steps = attribute(fit, posterior)
+    verdicts = boundary(fit, posterior)
+    agreement = _agreement(fit, posterior, steps)
+    return Comparison(
+        fit=fit,
+        posterior=posterior,
+        table=table,
+        attribution=steps.frame,
+        mse=decompose(fit, posterior),
+        boundary=verdicts,
+        sensitivity=sensitivity(fit, posterior),
+        agreement=agreement,
+        findings=_findings(fit, posterior, table, steps, verdicts),
+        merged=steps.merged,
+    )
+
+
+def check_same(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> None:
+    """Raise ComparisonError naming every part of the fingerprints that differs."""
+    parts = fit.fingerprint.differences(posterior.fingerprint)
+    if not parts:
+        return
+    detail = ""
+    if "spec" in parts:
+        detail = f" The fit has {fit.spec.formula!r}, the posterior {posterior.spec.formula!r}."
+    elif "rows" in parts:
+        detail = f" The fit used {len(fit.design.y)} rows, the posterior {len(posterior.design.y)}."
+    raise ComparisonError(
+        f"A fit and a posterior must be of one spec and one table; these differ in {listed(WHAT[p] for p in parts)}."
+        f"{detail} Compute both from the same spec and data."
+    )
+
+
+def _agreement(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior, steps: Attribution) -> Agreement:
+    if fit.outcome in (LMMOutcome.NOT_CERTIFIED, AreaOutcome.NOT_CONVERGED):
+        return Agreement.NOT_CONVERGED
+    frame = steps.frame
+    mcse = frame["mcse"].to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        contradicted = (mcse > 0) & (np.abs(frame["monte_carlo"].to_numpy()) > CONTRADICTED * mcse)
+    if posterior.diagnostics.get("failures") or contradicted.any():
+        return Agreement.SAMPLER
+    largest = np.nanmax(np.abs(_in_sd(posterior, frame)), initial=0.0)
+    return Agreement.CLOSE if largest <= CLOSE else Agreement.EXPLAINED
+
+
+def _in_sd(posterior: LMMPosterior | AreaPosterior, frame: pd.DataFrame) -> np.ndarray:
+    """Differences of the predicted means in posterior sds; nan where the sd is zero or missing."""
+    theirs = posterior.areas if isinstance(posterior, AreaPosterior) else posterior.random_effects
+    sd = theirs["se"].where(theirs["se"] > 0).to_numpy()
+    return np.asarray((frame["end"] - frame["start"]).to_numpy() / sd)
+
+
+def _findings(
+    fit: LMMFit | AreaFit,
+    posterior: LMMPosterior | AreaPosterior,
+    table: pd.DataFrame,
+    steps: Attribution,
+    verdicts: pd.DataFrame,
+) -> tuple[str, ...]:
+    """Sentences in order of importance: how the fit ended, the largest difference and its main cause, the boundary."""
+    out = []
+    if fit.outcome not in (LMMOutcome.INTERIOR, AreaOutcome.INTERIOR):
+        out.append(fit.outcome.value)
+    if posterior.diagnostics.get("failures"):
+        out.append(str(posterior.diagnostics["failures"]))
+    out.append(_largest(posterior, steps))
+    out.append(_width(table))
+    for row in verdicts.itertuples(index=False):
+        if row.verdict != "interior":
+            out.append(f"Variance of {row.term} by {row.group}: {row.verdict}. {row.advice}")
+    if steps.merged:
+        out.append(steps.merged)
+    return tuple(sentence for sentence in out if sentence)
+
+
+def _largest(posterior: LMMPosterior | AreaPosterior, steps: Attribution) -> str:
+    """Where posterior mean and EBLUP differ most, in posterior sds, and which step makes most of it."""
+    frame = steps.frame
+    distance = np.abs(_in_sd(posterior, frame))
+    if not np.isfinite(distance).any():
+        return ""
+    row = frame.iloc[int(np.nanargmax(distance))]
+    labels = [str(row[c]) for c in ("area", "group", "level", "term") if c in frame]
+    cause = max(STEPS, key=lambda step: abs(row[step]))
+    total = row["end"] - row["start"]
+    return (
+        f"The largest difference is at {' '.join(labels)}: posterior mean {row['end']:.4g} against {row['start']:.4g}, "
+        f"{total:+.3g} or {np.nanmax(distance):.2f} posterior sds; most of it, {row[cause]:+.3g}, is {STEP_WORDS[cause]}."
+    )
+
+
+def _width(table: pd.DataFrame) -> str:
+    """How the standard errors of the predicted means compare."""
+    part = table[table["part"].isin(["area", "random effect"]) & (table["se"] > 0) & (table["sd"] > 0)]
+    if part.empty:
+        return ""
+    ratio = part["sd"] / part["se"]
+    return (
+        f"Posterior sds of the predicted means are {ratio.median():.3g} times the standard errors of the fit in the "
+        f"median (from {ratio.min():.3g} to {ratio.max():.3g})."
+    )

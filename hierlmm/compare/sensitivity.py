@@ -1,0 +1,102 @@
+"""How the main answers move with the prior: exact posteriors under several priors, beside REML."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.bayes.arearesults import AreaPosterior
+from hierlmm.bayes.engines import of_design
+from hierlmm.bayes.lmmresults import LMMPosterior
+from hierlmm.bayes.priors import Exponential, HalfCauchy, HalfNormal, Priors
+from hierlmm.design.types import AreaDesign, LMMDesign
+from hierlmm.errors import FitError, PriorError
+from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.lmm_results import LMMFit
+
+COLUMNS = ["prior", "part", "label", "estimate", "se", "reason"]
+
+
+def alternatives(design: LMMDesign | AreaDesign) -> dict[str, Priors]:
+    """Priors to compare, by the name that the table shows; scales come from the data and are stated in it.
+
+    The half-Cauchy has the typical sampling sd as its scale; Exponential(rate) is the penalised-complexity prior with
+    P(sd > sd(y)) = 0.05 (Simpson et al. 2017, Statistical Science 32:1-28).
+    """
+    y = design.y[design.sampled] if isinstance(design, AreaDesign) else design.y
+    spread = float(np.std(y, ddof=1)) or 1.0
+    rate = -np.log(0.05) / spread
+    common = {
+        "flat on sds": Priors(preset="flat_sd"),
+        "flat on variances": Priors(preset="flat_variance"),
+        f"half-normal({spread:.3g}) on sds": Priors(sd=HalfNormal(spread)),
+        f"exponential, P(sd > {spread:.3g}) = 0.05": Priors(sd=Exponential(rate)),
+    }
+    if isinstance(design, LMMDesign):
+        return {"half-t(4), scaled to the data": Priors(), **common}
+    scale = float(np.sqrt(np.median(design.D[design.sampled])))
+    return {
+        **common,
+        f"half-Cauchy({scale:.3g}) on √A": Priors(sd=HalfCauchy(scale)),
+        "Ganesh-Lahiri": Priors(preset="ganesh_lahiri"),
+        "uniform shrinkage": Priors(preset="uniform_shrinkage"),
+    }
+
+
+def sensitivity(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> pd.DataFrame:
+    """The frame of `Comparison.sensitivity`: the fit, the posterior as it was asked for, and the alternatives.
+
+    Fixed effects keep the prior of `posterior`. A prior whose posterior is improper on these data, or that the exact
+    engine cannot integrate, has one row with the reason.
+    """
+    design = posterior.design
+    parts = [_rows(fit.method.upper(), _fit_quantities(fit)), _rows("as asked for", _quantities(posterior))]
+    for name, priors in alternatives(design).items():
+        resolved = priors.resolve(design)
+        resolved = type(resolved)(
+            terms=resolved.terms, fixed=posterior.priors.fixed, factors=resolved.factors, residual=resolved.residual
+        )
+        try:
+            other = of_design(design, resolved, draws=0, seed=posterior.seed)
+        except (PriorError, FitError) as error:
+            parts.append(pd.DataFrame([[name, "", "", np.nan, np.nan, str(error)]], columns=COLUMNS))
+            continue
+        parts.append(_rows(name, _quantities(other)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rows(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(prior=name, reason="")[COLUMNS]
+
+
+def _fit_quantities(fit: LMMFit | AreaFit) -> pd.DataFrame:
+    """Fixed effects, sds and area means (or random effects) of the fit: part, label, estimate, se."""
+    fixed = fit.fixed.assign(part="fixed", label=fit.fixed["term"])
+    if isinstance(fit, AreaFit):
+        A = fit.A.iloc[[0]].assign(part="variance", label="A")
+        return _stacked([fixed, A, fit.areas.assign(part="area", label=fit.areas["area"].astype(str))])
+    return _stacked([fixed, _sds(fit.variance_components), _effects(fit.random_effects)])
+
+
+def _quantities(posterior: LMMPosterior | AreaPosterior) -> pd.DataFrame:
+    """The same of a posterior: means and sds."""
+    fixed = posterior.fixed.assign(part="fixed", label=posterior.fixed["term"])
+    if isinstance(posterior, AreaPosterior):
+        A = posterior.A.iloc[[0]].assign(part="variance", label="A")
+        return _stacked([fixed, A, posterior.areas.assign(part="area", label=posterior.areas["area"].astype(str))])
+    return _stacked([fixed, _sds(posterior.variance_components), _effects(posterior.random_effects)])
+
+
+def _stacked(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([part[["part", "label", "estimate", "se"]] for part in parts], ignore_index=True)
+
+
+def _sds(components: pd.DataFrame) -> pd.DataFrame:
+    sds = components[components["quantity"].isin(["sd", "correlation"])]
+    names = sds[["group", "term", "term2"]].agg(lambda row: ":".join(part for part in row if part), axis=1)
+    return sds.assign(part="variance", label=sds["quantity"] + "(" + names + ")")
+
+
+def _effects(effects: pd.DataFrame) -> pd.DataFrame:
+    label = effects["group"] + "[" + effects["level"].astype(str) + "] " + effects["term"]
+    return effects.assign(part="random effect", label=label)

@@ -1,0 +1,45 @@
+"""Mean squared errors of the random effects with the uncertainty of the variance parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.frequentist.lmm_results import LMMFit
+from hierlmm.frequentist.lmm_variances import parameter_covariance
+from hierlmm.likelihood.kackar import estimation_error
+
+Array = NDArray[np.float64]
+
+
+def error_terms(fit: LMMFit) -> pd.DataFrame:
+    """group, level, term, g1, g2, g3, mse of every BLUP.
+
+    g1 Var(b | y, beta), g2 what estimating beta adds, g3 what estimating the variance parameters adds (Kackar &
+    Harville 1984), mse = g1 + g2 + 2 g3 (Das, Jiang & Rao 2004, Ann. Statist. 32:818-840). Variance parameters on the
+    boundary are held there, so that g3 is what the others add. g3 and mse are missing where it was not computed:
+    crossed designs with more effects than `likelihood.information.WHOLE`, and fits without a likelihood.
+    """
+    g3 = added_error(fit)
+    frame = fit.random_effects[["group", "level", "term"]].copy()
+    g1 = np.concatenate([_diagonal(part) for part in fit.b_conditional])
+    total = np.concatenate([_diagonal(part) for part in fit.b_error])
+    third = np.full(len(g1), np.nan) if g3 is None else np.concatenate([_diagonal(part) for part in g3])
+    return frame.assign(g1=g1, g2=total - g1, g3=third, mse=total + 2 * third)
+
+
+def added_error(fit: LMMFit) -> tuple[Array, ...] | None:
+    """g3 per factor of the design, (G, q, q); None where it is not available."""
+    found = parameter_covariance(fit)
+    if found is None or fit.at is None:
+        return None
+    information, covariance = found
+    parts = estimation_error(fit.equations, fit.at, covariance, information.parameters)
+    if parts is None:
+        return None
+    return tuple(parts[fit.equations.order.index(f)] for f in range(len(parts)))
+
+
+def _diagonal(part: Array) -> Array:
+    return np.diagonal(part, axis1=1, axis2=2).ravel()
