@@ -41,6 +41,11 @@ def choose(reliability: float, fall: float) -> Centring:
     return "centred" if reliability > HALF and fall > NEAR_ZERO else "non-centred"
 
 
+def _root(covariance: Array) -> Array:
+    """Lower factor of a covariance matrix; empty where there are no coefficients."""
+    return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AreaMode:
     """The m areas in the fit at the REML estimate of A, or at a small positive A where that is zero.
@@ -68,7 +73,7 @@ def area_mode(design: AreaDesign) -> AreaMode:
     term = str(design.spec.random[0])
     return AreaMode(
         beta=at.beta,
-        beta_root=np.linalg.cholesky(at.cov_beta),
+        beta_root=_root(at.cov_beta),
         tau=float(np.sqrt(start)),
         theta=at.theta + design.offset[into],
         theta_scale=np.sqrt(at.g1 + at.g2),
@@ -109,7 +114,7 @@ def lmm_mode(design: LMMDesign) -> LMMMode:
     working = [Lambda @ Lambda.T for Lambda in optimum.factors]
     G = [sigma2 * B @ T @ B.T for B, T in zip(cp.Z_map, working, strict=True)]
     start = [
-        sigma2 * B @ (T + SMALLEST_START * len_share(levels, cp.n) * np.eye(len(T))) @ B.T
+        sigma2 * B @ (T + SMALLEST_START * _share(levels, cp.n) * np.eye(len(T))) @ B.T
         for B, T, (levels, _) in zip(cp.Z_map, working, cp.sizes, strict=True)
     ]
     at = marginal(cp, start, sigma2).at
@@ -117,16 +122,16 @@ def lmm_mode(design: LMMDesign) -> LMMMode:
     back = np.argsort(cp.order)
     return LMMMode(
         beta=mean.beta,
-        beta_root=np.linalg.cholesky(error.beta),
+        beta_root=_root(error.beta),
         sigma=float(np.sqrt(sigma2)),
         sd=tuple(np.sqrt(np.diagonal(start[f])) for f in back),
         b=tuple(mean.b[f] for f in back),
-        b_root=tuple(np.linalg.cholesky(error.error[f].mean(axis=0)) for f in back),
+        b_root=tuple(_root(error.error[f].mean(axis=0)) for f in back),
         centring=_lmm_centring(design, cp, G, sigma2),
     )
 
 
-def len_share(levels: int, n: int) -> float:
+def _share(levels: int, n: int) -> float:
     """Error variance of an effect relative to sigma², for columns of unit root mean square: levels over rows."""
     return levels / n
 

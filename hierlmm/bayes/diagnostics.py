@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,33 +63,24 @@ class ChainDiagnostics:
     def failures(self) -> tuple[str, ...]:
         """One sentence a failed check, with what to do; empty where all passed."""
         enough = ESS_PER_CHAIN * self.chains
-        found = (
-            (
-                self.draws < self.requested,
-                f"Sampling was interrupted after {self.draws} of {self.requested} draws a chain; draw again.",
+        worst = min(self.ess_bulk[1], self.ess_tail[1])
+        found = {
+            f"Sampling was interrupted after {self.draws} of {self.requested} draws a chain; draw again.": (
+                self.draws >= self.requested
             ),
-            (
-                self.divergences > 0,
-                f"{self.divergences} of {self.chains * self.draws} transitions diverged: part of the posterior was not "
-                "reached; raise target_accept, or sample the marginal form.",
+            f"{self.divergences} of {self.chains * self.draws} transitions diverged: part of the posterior was not "
+            "reached; raise target_accept, or sample the marginal form.": self.divergences == 0,
+            f"The chains disagree: R-hat of {self.rhat[0]} is {self.rhat[1]:.3f}, and should be below {RHAT}; "
+            "draw more, or look for two modes.": self.rhat[1] < RHAT,
+            f"Too few effective draws: {self.ess_bulk[1]:.0f} for the mean of {self.ess_bulk[0]} and "
+            f"{self.ess_tail[1]:.0f} for the tails of {self.ess_tail[0]}, where {enough} are needed; draw more.": (
+                worst >= enough
             ),
-            (
-                not self.rhat[1] < RHAT,
-                f"The chains disagree: R-hat of {self.rhat[0]} is {self.rhat[1]:.3f}, and should be below {RHAT}; "
-                "draw more, or look for two modes.",
-            ),
-            (
-                not min(self.ess_bulk[1], self.ess_tail[1]) >= enough,
-                f"Too few effective draws: {self.ess_bulk[1]:.0f} for the mean of {self.ess_bulk[0]} and "
-                f"{self.ess_tail[1]:.0f} for the tails of {self.ess_tail[0]}, where {enough} are needed; draw more.",
-            ),
-            (
-                not self.bfmi >= BFMI,
-                f"The energies mix slowly: E-BFMI is {self.bfmi:.2f}, and should be at least {BFMI}; "
-                "sample the marginal form.",
-            ),
-        )
-        return tuple(sentence for failed, sentence in found if failed)
+            f"The energies mix slowly: E-BFMI is {self.bfmi:.2f}, and should be at least {BFMI}; "
+            "sample the marginal form.": self.bfmi >= BFMI,
+        }
+        # a statistic that is not a number has not passed
+        return tuple(sentence for sentence, passed in found.items() if not passed)
 
     def as_mapping(self) -> dict[str, float | int | str]:
         """The numbers by name, as a posterior carries them; `failures` is empty where every check passed."""
@@ -124,8 +115,6 @@ def check(draws: Draws, watched: Sequence[str], sampler: str, requested: int, re
     requested: draws asked of each chain. Entries of matrices that are constant by construction (the diagonal of a
     correlation matrix, and the zeros between covariance blocks) are left out.
     """
-    import arviz_stats
-
     varied = _entries(draws, watched)
     return ChainDiagnostics(
         sampler=sampler,
@@ -133,12 +122,19 @@ def check(draws: Draws, watched: Sequence[str], sampler: str, requested: int, re
         draws=draws.number,
         requested=requested,
         divergences=int(draws.stats["diverging"].sum()),
-        rhat=_worst(varied, arviz_stats.rhat(varied), largest=True),
-        ess_bulk=_worst(varied, arviz_stats.ess(varied, method="bulk"), largest=False),
-        ess_tail=_worst(varied, arviz_stats.ess(varied, method="tail", prob=TAIL), largest=False),
+        rhat=_worst(varied, arviz_stats().rhat(varied), largest=True),
+        ess_bulk=_worst(varied, arviz_stats().ess(varied, method="bulk"), largest=False),
+        ess_tail=_worst(varied, arviz_stats().ess(varied, method="tail", prob=TAIL), largest=False),
         bfmi=float(energy_fractions(draws.stats["energy"]).min()),
         retries=tuple(retries),
     )
+
+
+def arviz_stats() -> Any:
+    """The module of that name, loaded when first asked for."""
+    import arviz_stats
+
+    return arviz_stats
 
 
 def _entries(draws: Draws, watched: Sequence[str]) -> xr.Dataset:

@@ -93,8 +93,10 @@ def run(model: Any, watched: Sequence[str], options: NutsOptions, seed: int, pro
         if found.passed or draws.number < options.draws:
             break
         said.append(f"Attempt {attempt + 1} (target_accept {options.target_accept:g}): {found.failures[0]}")
-        longer = {"draws": LONGER * options.draws, "tune": LONGER * options.tune}
-        options = replace(options, target_accept=max(STRICTER, options.target_accept), **longer)
+        stricter = max(STRICTER, options.target_accept)
+        options = replace(
+            options, draws=LONGER * options.draws, tune=LONGER * options.tune, target_accept=stricter
+        )
     return Chains(draws=draws, diagnostics=found, seconds=seconds)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.bayes.diagnostics import arviz_stats
 from hierlmm.bayes.results import TAILS, Estimates
 
 Array = NDArray[np.float64]
@@ -28,14 +29,13 @@ def summarise(values: Array) -> Estimates:
 
 def _mcse(flat: Array, sd: Array) -> Array:
     """(k,) Monte Carlo standard errors of the means of (chains, draws, k) draws."""
-    import arviz_stats
     import xarray as xr
 
     out = np.zeros(flat.shape[-1])
     moving = sd > 0
     if moving.any():
         varied = xr.Dataset({"x": (("chain", "draw", "quantity"), flat[..., moving])})
-        out[moving] = arviz_stats.mcse(varied, method="mean")["x"].values
+        out[moving] = arviz_stats().mcse(varied, method="mean")["x"].values
     return out
 
 
