@@ -126,10 +126,16 @@ def _on_data_scale(cp: CrossProducts, at: Joint, trailing: Array, leading: Array
     return Means(beta, tuple(b))
 
 
-def draw(cp: CrossProducts, at: Joint, rng: np.random.Generator) -> Means:
-    """One exact draw of (beta, b) for each leading position of `at`."""
+def draw(cp: CrossProducts, at: Joint, rng: np.random.Generator, beta: Array | None = None) -> Means:
+    """One exact draw of (beta, b) for each leading position of `at`; of b given `beta` (..., p) where that is known."""
     scale = np.sqrt(at.sigma2)
     noise = rng.standard_normal(at.centre.shape)
+    if beta is not None and cp.p:
+        # the noise that leads to this beta: the last rows of K' act on it alone
+        work = np.linalg.solve(cp.X_map, (beta - cp.X_shift)[..., None])
+        away = work - at.centre[..., -cp.p :, None]
+        L_x = at.K[..., -cp.p :, -cp.p :]
+        noise[..., -cp.p :] = (L_x.swapaxes(-1, -2) @ away)[..., 0] / scale[..., None]
     trailing = at.centre + scale[..., None] * _upper(at.K, noise[..., None])[..., 0]
     own = rng.standard_normal(at.W_y.shape)
     leading = at.W_y - _times(at.W_J, trailing) + scale[..., None, None] * own
