@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.likelihood.lmm import CrossProducts, Eliminated, Solved
-from hierlmm.likelihood.triangular import solve_lower
+from hierlmm.likelihood.triangular import dense_lower, dense_upper, solve_lower
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -55,7 +55,7 @@ def joint(
     half = np.empty((*batch, R + p, 1))
     half[..., :R, 0] = state.W_rest[..., p]
     half[..., R:, :] = solve_lower(solved.L_x, state.products[..., :p, p:]) if p else 0.0
-    centre = _upper(K, half)[..., 0]
+    centre = dense_upper(K, half)[..., 0]
     lead = factors[0] if factors else np.eye(1)
     Yt = solve_lower(state.L_lead, np.broadcast_to(lead.swapaxes(-1, -2)[..., None, :, :], state.L_lead.shape))
     W = state.W_lead
@@ -72,24 +72,6 @@ def _turn(cp: CrossProducts, factors: Sequence[Array], columns: Array) -> Array:
         stacked = here.reshape(*here.shape[:-1], G, q) @ Lambda[..., None, None, :, :]
         parts.append(stacked.reshape(here.shape))
     return np.concatenate(parts, axis=-1)
-
-
-def _lower(K: Array, B: Array) -> Array:
-    """K⁻¹B for one or many lower triangular K."""
-    if K.ndim == 2 and B.ndim == 2:
-        from scipy.linalg import solve_triangular
-
-        return np.asarray(solve_triangular(K, B, lower=True, check_finite=False))
-    return np.asarray(np.linalg.solve(K, B))
-
-
-def _upper(K: Array, B: Array) -> Array:
-    """K'⁻¹B for one or many lower triangular K."""
-    if K.ndim == 2 and B.ndim == 2:
-        from scipy.linalg import solve_triangular
-
-        return np.asarray(solve_triangular(K, B, lower=True, trans="T", check_finite=False))
-    return np.asarray(np.linalg.solve(K.swapaxes(-1, -2), B))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +118,7 @@ def draw(cp: CrossProducts, at: Joint, rng: np.random.Generator, beta: Array | N
         away = work - at.centre[..., -cp.p :, None]
         L_x = at.K[..., -cp.p :, -cp.p :]
         noise[..., -cp.p :] = (L_x.swapaxes(-1, -2) @ away)[..., 0] / scale[..., None]
-    trailing = at.centre + scale[..., None] * _upper(at.K, noise[..., None])[..., 0]
+    trailing = at.centre + scale[..., None] * dense_upper(at.K, noise[..., None])[..., 0]
     own = rng.standard_normal(at.W_y.shape)
     leading = at.W_y - _times(at.W_J, trailing) + scale[..., None, None] * own
     return _on_data_scale(cp, at, trailing, leading)
@@ -201,7 +183,7 @@ def _halves(K: Array, rows: Array) -> Array:
     """K⁻¹ of each level's rows: (..., G, R + p, q)."""
     *batch, G, q, width = rows.shape
     flat = rows.reshape(*batch, G * q, width).swapaxes(-1, -2)
-    solved = _lower(K, flat)
+    solved = dense_lower(K, flat)
     return np.moveaxis(solved.reshape(*batch, width, G, q), -3, -2)
 
 
@@ -233,5 +215,5 @@ def sum_variance(cp: CrossProducts, at: Joint, X: Array, Z: Sequence[Array], cod
         spread = (at.Yt[..., c, :, :] @ z[:, :, None])[..., 0]
         own[..., seen] = (spread**2).sum(-1)
         trailing[..., seen, :] -= (spread[..., None, :] @ at.W_J[..., c, :, :])[..., 0, :]
-    half = _lower(at.K, trailing.swapaxes(-1, -2))
+    half = dense_lower(at.K, trailing.swapaxes(-1, -2))
     return np.asarray(at.sigma2[..., None] * (own + (half**2).sum(-2)))

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.triangular import cholesky_lower, log_diagonal, solve_lower, solve_upper
+from hierlmm.likelihood.triangular import cholesky_lower, dense_lower, log_diagonal, solve_lower, solve_upper
 
 Array = NDArray[np.float64]
 LOG_2PI = float(np.log(2 * np.pi))
@@ -95,7 +95,7 @@ def eliminate(cp: CrossProducts, factors: Sequence[Array]) -> Eliminated:
     scaled = apply_rest(cp, factors, after[..., :R, :])
     inner = apply_rest(cp, factors, scaled[..., :R].swapaxes(-1, -2)) + np.eye(R)
     L_rest: Array = np.asarray(np.linalg.cholesky(inner), dtype=np.float64)
-    W_rest = _dense_lower(L_rest, scaled[..., R:])
+    W_rest = dense_lower(L_rest, scaled[..., R:])
     products = after[..., R:, R:] - W_rest.swapaxes(-1, -2) @ W_rest
     return Eliminated(L, W, after, L_rest, W_rest, products, log_det + 2 * log_diagonal(L_rest))
 
@@ -110,15 +110,6 @@ def apply_rest(cp: CrossProducts, factors: Sequence[Array], rows: Array) -> Arra
         turned = Lambda[..., None, :, :].swapaxes(-1, -2) @ stacked
         parts.append(turned.reshape(*turned.shape[:-3], G * q, turned.shape[-1]))
     return np.concatenate(parts, axis=-2) if len(parts) != 1 else parts[0]
-
-
-def _dense_lower(L: Array, B: Array) -> Array:
-    """L⁻¹B for one or many dense lower triangular matrices."""
-    if L.ndim == 2:
-        from scipy.linalg import solve_triangular
-
-        return np.asarray(solve_triangular(L, B, lower=True, check_finite=False))
-    return np.asarray(np.linalg.solve(L, B))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,10 +21,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from hierlmm.likelihood.lmm import LOG_2PI, CrossProducts, Eliminated, Solved, apply_rest, eliminate, solve_fixed
-from hierlmm.likelihood.triangular import solve_lower, solve_upper
+from hierlmm.likelihood.triangular import dense_lower, solve_lower, solve_upper
 
 Array = NDArray[np.float64]
 Method = Literal["ml", "reml"]
@@ -106,15 +105,15 @@ def project(cp: CrossProducts, factors: Sequence[Array], state: Eliminated, solv
     K[R:, R:] = solved.L_x
     q = lead_F.shape[1]
     J_lead = np.concatenate([_turn(cp, factors, lead_F[..., :R]), lead_F[..., R : R + p]], axis=-1)
-    half = solve_triangular(K, J_lead.reshape(-1, R + p).T, lower=True, check_finite=False)
+    half = dense_lower(K, J_lead.reshape(-1, R + p).T)
     S = state.after_lead
     if R:
         J_rest = np.concatenate([apply_rest(cp, factors, S[:R, :R]), S[R : R + p, :R]])
         Jy = np.concatenate([apply_rest(cp, factors, S[:R, -1:]), S[R : R + p, -1:]])
     else:
         J_rest, Jy = S[:p, :0], S[:p, -1:]
-    half_rest = solve_triangular(K, J_rest, lower=True, check_finite=False)
-    half_y = solve_triangular(K, Jy, lower=True, check_finite=False)[:, 0]
+    half_rest = dense_lower(K, J_rest)
+    half_y = dense_lower(K, Jy)[:, 0]
     u_lead = lead_F[..., -1] - (half_y @ half).reshape(-1, q)
     u = [u_lead]
     u_rest = S[:R, -1] - half_y @ half_rest

@@ -1,9 +1,10 @@
-"""Triangular factors of many small matrices at once: loops over the few columns, vectors over the many matrices."""
+"""Triangular systems: many small matrices at once by loops over their few columns, large ones by LAPACK."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dtrtrs
 
 Array = NDArray[np.float64]
 
@@ -61,3 +62,18 @@ def log_diagonal(L: Array) -> Array:
     """Sum of the logarithms of the diagonal of (..., q, q) matrices: half the log determinant of L L'."""
     total: Array = np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1)
     return total
+
+
+def dense_lower(L: Array, B: Array) -> Array:
+    """L⁻¹B for (..., k, k) lower triangular L of any size and (..., k, m) B."""
+    if L.ndim == 2 and B.ndim == 2:
+        # LAPACK directly: scipy's wrapper costs more than a small solve.
+        return np.asarray(dtrtrs(L, B, lower=1)[0], dtype=np.float64) if L.size and B.size else np.zeros(B.shape)
+    return np.asarray(np.linalg.solve(L, B))
+
+
+def dense_upper(L: Array, B: Array) -> Array:
+    """L'⁻¹B for (..., k, k) lower triangular L of any size and (..., k, m) B."""
+    if L.ndim == 2 and B.ndim == 2:
+        return np.asarray(dtrtrs(L, B, lower=1, trans=1)[0], dtype=np.float64) if L.size and B.size else np.zeros(B.shape)
+    return np.asarray(np.linalg.solve(L.swapaxes(-1, -2), B))
