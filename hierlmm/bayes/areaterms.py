@@ -70,6 +70,8 @@ def average(design: AreaDesign, at: Moments, A: Array, weight: Array) -> AreaTer
     spread = g1 + g2
     mean, variance = mixture.moments(weight, theta, spread)
     lower, upper = mixture.quantiles(weight, theta, spread, TAILS)
+    for summary, value in ((mean, design.y), (variance, 0.0 * design.y), (lower, design.y), (upper, design.y)):
+        summary[direct] = value[direct]
     gamma = np.where(direct, 1.0, 0.0)
     gamma[into] = weight @ (at.g1 / design.D[into])
     return AreaTerms(

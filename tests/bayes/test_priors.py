@@ -6,43 +6,24 @@ import itertools
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
+from bayes_cases import area_design, slopes_design
 from scipy import integrate, stats
 
 from hierlmm.bayes import priors as hp
 from hierlmm.bayes import priortext
-from hierlmm.design.types import AreaDesign, Dropped, Fingerprint, GroupingFactor, LMMDesign
 from hierlmm.errors import PriorError
-from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import KnownVariances
-from hierlmm.spec.terms import RandomTerm
 
 D = (1.0, 0.25, 4.0, 0.5)
-FINGERPRINT = Fingerprint(spec="", rows="", response="", predictors="", variances="")
 
 
-def lmm_design(y, days, groups, blocks=((0, 1),)) -> LMMDesign:
-    codes, levels = pd.factorize(np.asarray(groups), sort=True)
-    X = np.column_stack([np.ones(len(y)), days])
-    factor = GroupingFactor(
-        name="g", levels=pd.Index(levels), codes=codes, coefficients=("Intercept", "Days"), Z=X, blocks=blocks
-    )
-    return LMMDesign(
-        spec=ModelSpec(response="y", fixed=("1", "Days"), random=(RandomTerm(("1", "Days"), ("g",)),)),
-        table=pd.DataFrame(), index=pd.RangeIndex(len(y)), y=np.asarray(y, float), offset=np.zeros(len(y)), X=X,
-        fixed=("Intercept", "Days"), aliased=(), factors=(factor,), levels={}, dropped=Dropped(), notes=(),
-        fingerprint=FINGERPRINT,
-    )
+def days_design(y, days, groups):
+    return slopes_design(y, days, groups, slope="Days")
 
 
-def area_design() -> AreaDesign:
-    spec = ModelSpec(response="y", fixed=("1",), random=(RandomTerm(("1",), ("area",)),), residual=KnownVariances("D"))
-    return AreaDesign(
-        spec=spec, table=pd.DataFrame(), areas=pd.Index(list("abcde")), y=np.array([1.0, 2, 3, 4, np.nan]),
-        offset=np.zeros(5), D=np.array([*D, np.nan]), X=np.ones((5, 1)), fixed=("Intercept",), aliased=(),
-        role=np.array(["sampled"] * 4 + ["unsampled"]), levels={}, dropped=Dropped(), notes=(), fingerprint=FINGERPRINT,
-    )
+def five_areas():
+    return area_design([1.0, 2, 3, 4, np.nan], [*D, np.nan], np.ones((5, 1)), list("abcde"),
+                       ["sampled"] * 4 + ["unsampled"], ("Intercept",))  # fmt: skip
 
 
 PROPER = [
@@ -180,7 +161,7 @@ def test_prior_texts_parse_or_are_refused_as_prior_errors(text, expected):
 def test_later_prior_texts_win_and_single_names_refine_general_ones():
     """A general text first, then a refinement of it."""
     priors = hp.priors_from(["flat_sd", "sd=halfnormal(1)", "sd(g:Days)=halfnormal(2)", "residual=uniform(9)"])
-    resolved = priors.resolve(lmm_design([1.0, 2, 4, 3], [0, 1, 2, 3], list("aabb")))
+    resolved = priors.resolve(days_design([1.0, 2, 4, 3], [0, 1, 2, 3], list("aabb")))
 
     assert resolved.factors[0].sd == (hp.HalfNormal(1), hp.HalfNormal(2))
     assert resolved.residual == hp.Uniform(9)
@@ -189,7 +170,7 @@ def test_later_prior_texts_win_and_single_names_refine_general_ones():
 def test_default_scales_are_sd_of_y_over_rms_of_the_centred_column():
     """DESIGN: HalfT(4, sd(y)/rms of the centred column), sd(y) for intercept and residual, LKJ(1), coefficients flat."""
     y = [1.0, 2, 4, 3]
-    resolved = hp.Priors().resolve(lmm_design(y, [100.0, 102, 104, 106], list("aabb")))
+    resolved = hp.Priors().resolve(days_design(y, [100.0, 102, 104, 106], list("aabb")))
 
     sd_y, rms = stats.tstd(y), math.sqrt(5.0)
     assert [p.scale for p in resolved.factors[0].sd] == pytest.approx([sd_y, sd_y / rms], rel=1e-14)
@@ -205,7 +186,7 @@ def test_default_scales_are_sd_of_y_over_rms_of_the_centred_column():
 
 def test_flat_variance_preset_is_flat_on_the_elements_of_the_covariance_matrix():
     """Jacobian of (s1, s2, ρ) -> (s1², ρ s1 s2, s2²) is 4 s1² s2², by differences."""
-    resolved = hp.Priors(preset="flat_variance").resolve(lmm_design([1.0, 2, 4, 3], [0, 1, 2, 3], list("aabb")))
+    resolved = hp.Priors(preset="flat_variance").resolve(days_design([1.0, 2, 4, 3], [0, 1, 2, 3], list("aabb")))
     s1, s2, rho, h = 0.7, 1.9, 0.3, 1e-6
 
     def elements(s1, s2, rho):
@@ -222,7 +203,7 @@ def test_flat_variance_preset_is_flat_on_the_elements_of_the_covariance_matrix()
                                     "uniform_shrinkage", "datta_rao_smith"])
 def test_resolved_priors_survive_the_mapping_they_are_saved_as(preset):
     """Round trip, area priors with the sampling variances of the areas in the fit."""
-    resolved = hp.Priors(preset=preset, fixed=hp.Normal(0, 1 / 3)).resolve(area_design())
+    resolved = hp.Priors(preset=preset, fixed=hp.Normal(0, 1 / 3)).resolve(five_areas())
 
     assert hp.ResolvedPriors.from_mapping(resolved.to_mapping()) == resolved
     assert resolved.residual is None
@@ -230,7 +211,7 @@ def test_resolved_priors_survive_the_mapping_they_are_saved_as(preset):
 
 def test_area_default_is_flat_on_the_sd():
     """DESIGN: Fay-Herriot flat on √A."""
-    assert hp.Priors().resolve(area_design()).factors[0].sd == (hp.Flat("sd"),)
+    assert hp.Priors().resolve(five_areas()).factors[0].sd == (hp.Flat("sd"),)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +227,7 @@ def test_area_default_is_flat_on_the_sd():
 )
 def test_priors_for_parts_the_model_does_not_have_are_refused(priors, design, match):
     """Names come from the design; the message says which exist."""
-    target = area_design() if design == "area" else lmm_design([1.0, 2, 4, 3], [0, 1, 2, 3], list("aabb"))
+    target = five_areas() if design == "area" else days_design([1.0, 2, 4, 3], [0, 1, 2, 3], list("aabb"))
 
     with pytest.raises(PriorError, match=match):
         priors.resolve(target)
@@ -255,7 +236,7 @@ def test_priors_for_parts_the_model_does_not_have_are_refused(priors, design, ma
 def test_default_priors_of_a_constant_response_are_refused():
     """HOSTILE 3: a constant response has no scale to take a prior's from."""
     with pytest.raises(PriorError, match="constant response"):
-        hp.Priors().resolve(lmm_design([2.0] * 4, [0, 1, 2, 3], list("aabb")))
+        hp.Priors().resolve(days_design([2.0] * 4, [0, 1, 2, 3], list("aabb")))
 
 
 @pytest.mark.parametrize(
