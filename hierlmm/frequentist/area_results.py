@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,9 @@ from hierlmm.design.types import AreaDesign, Fingerprint
 from hierlmm.frequentist.area_mse import Information
 from hierlmm.likelihood.area_variance import VarianceEstimate
 from hierlmm.spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    from hierlmm.frequentist.profile import ProfileCurve
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -204,6 +207,12 @@ class AreaFit:
         from hierlmm.frequentist.area import refit
 
         return refit(self, y)
+
+    def profile(self) -> tuple[ProfileCurve, ...]:
+        """The criterion along √A, above its minimum: one curve."""
+        from hierlmm.frequentist.profile import area_profile
+
+        return area_profile(self)
 
     def summary(self) -> str:
         """The fit in at most 80 columns; a fit that did not converge or ended at zero says so first."""

@@ -20,6 +20,8 @@ from hierlmm.spec.model import ModelSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hierlmm.frequentist.profile import ProfileCurve
+
 Array = NDArray[np.float64]
 
 
@@ -233,6 +235,12 @@ class LMMFit:
         from hierlmm.frequentist.lmm import refit
 
         return refit(self, y)
+
+    def profile(self) -> tuple[ProfileCurve, ...]:
+        """The criterion along each sd, above its minimum, other variances re-optimised; none for very large designs."""
+        from hierlmm.frequentist.profile import lmm_profile
+
+        return lmm_profile(self)
 
     def summary(self) -> str:
         """The fit as text, at most 80 columns wide."""

@@ -164,7 +164,7 @@ def derivatives(cp: CrossProducts, parameters: Parameters, theta: Array, method:
     value = float(state.log_det) + nu * (1 + LOG_2PI + float(np.log(rss / nu)))
     if method == "reml":
         value += float(solved.log_det_x) - 2 * cp.log_det_X_map
-    G_T = _slopes(cp, state, projected, nu / rss, method)
+    G_T = slopes(cp, state, projected, nu / rss, method)
     gradient = np.array(
         [
             2 * G_T[f][r] @ factors[f][:, c]
@@ -175,7 +175,7 @@ def derivatives(cp: CrossProducts, parameters: Parameters, theta: Array, method:
     return Derivatives(value, gradient, hessian, G_T, rss / nu, factors, state, solved, projected)
 
 
-def _slopes(
+def slopes(
     cp: CrossProducts, state: Eliminated, at: Projected, weight: float, method: Method
 ) -> tuple[Array, ...]:
     """Derivative of the criterion in T, factor by factor."""
