@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -38,6 +39,7 @@ def backend() -> Backend:
         import pytensor.tensor as pt
 
         _ = pytensor.config.blas__ldflags  # type: ignore[attr-defined]
+    logging.getLogger("pytensor.tensor.blas").setLevel(logging.ERROR)
     return Backend(pm, pt, *_transforms(pt))
 
 

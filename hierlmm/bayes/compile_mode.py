@@ -1,8 +1,8 @@
 """Where sampling starts, on what scale it moves, and in which coordinates: read off the restricted mode.
 
-Centred coordinates (the effects themselves) mix well where the data say more about an effect than its prior does,
-non-centred ones (effects in units of their standard deviation) where they say less: Papaspiliopoulos, Roberts &
-Sköld (2007), Statistical Science 22:59-73. The share of the data is the reliability, 1 - conditional variance /
+Centred coordinates (the effects around their mean) mix well where the data say more about an effect than its prior
+does, non-centred ones (effects in units of their standard deviation) where they say less: Papaspiliopoulos, Roberts
+& Sköld (2007), Statistical Science 22:59-73. The share of the data is the reliability, 1 - conditional variance /
 prior variance, averaged over the levels; for areas it is the mean of gamma.
 """
 
@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.design.crossproducts import CrossProducts, cross_products
-from hierlmm.design.types import AreaDesign, LMMDesign
-from hierlmm.likelihood.area import restricted_loglik as area_restricted_loglik
+from hierlmm.design.types import AreaDesign, GroupingFactor, LMMDesign
+from hierlmm.likelihood.area import restricted_loglik
 from hierlmm.likelihood.area_moments import moments
 from hierlmm.likelihood.area_variance import estimate_reml
 from hierlmm.likelihood.blup import covariances, means
-from hierlmm.likelihood.marginal import marginal, restricted_loglik
+from hierlmm.likelihood.lmm import reml_criterion
+from hierlmm.likelihood.marginal import marginal, relative_factor
 from hierlmm.likelihood.optimum import optimise
+from hierlmm.likelihood.triangular import cholesky_lower
 
 Array = NDArray[np.float64]
 Centring = Literal["centred", "non-centred"]
@@ -34,10 +36,14 @@ HALF = 0.5
 NEAR_ZERO = 6.0
 # Starting variance, as a share of the error variance of an effect, where the estimate is smaller or zero.
 SMALLEST_START = 0.1
+# Starting residual sd, as a share of the response's, where the estimate is smaller or zero.
+SMALLEST_SIGMA = 1e-6
+# A column is a multiple of another within every level where what is left of it is rounding.
+ROUNDING = 1e-10
 
 
 def choose(reliability: float, fall: float) -> Centring:
-    """Coordinates of one block of effects from its mean reliability and the fall of the restricted likelihood."""
+    """Coordinates of one coefficient's effects from their mean reliability and the fall of the restricted likelihood."""
     return "centred" if reliability > HALF and fall > NEAR_ZERO else "non-centred"
 
 
@@ -51,7 +57,7 @@ class AreaMode:
     """The m areas in the fit at the REML estimate of A, or at a small positive A where that is zero.
 
     beta (p,), beta_root (p, p) lower factor of its covariance, tau > 0; theta (m,) with offset, theta_scale (m,)
-    centring  {"(1 | area)": coordinates}
+    centring  {"area:Intercept": coordinates}
     """
 
     beta: Array
@@ -67,18 +73,35 @@ def area_mode(design: AreaDesign) -> AreaMode:
     into = design.sampled
     y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
     A = estimate_reml(y, X, D).A
-    at_mode, at_zero = area_restricted_loglik(np.array([A, 0.0]), y, X, D)
+    at_mode, at_zero = restricted_loglik(np.array([A, 0.0]), y, X, D)
     start = max(A, SMALLEST_START * float(np.median(D)))
     at = moments(start, y, X, D)
-    term = str(design.spec.random[0])
+    name = f"{design.spec.random[0].factor}:Intercept"
     return AreaMode(
         beta=at.beta,
         beta_root=_root(at.cov_beta),
         tau=float(np.sqrt(start)),
         theta=at.theta + design.offset[into],
         theta_scale=np.sqrt(at.g1 + at.g2),
-        centring={term: choose(float(np.mean(A / (A + D))), float(at_mode - at_zero))},
+        centring={name: choose(float(np.mean(A / (A + D))), float(at_mode - at_zero))},
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Effect:
+    """Coordinates of one coefficient's effects u = b - E[b | coefficients before it in its covariance block].
+
+    centring  "centred" or "non-centred"
+    columns   fixed effects that vary only between levels as this coefficient does; weight (levels, columns): the
+              mean of fixed + random is weight @ beta[columns]. Centred effects are sampled around that mean
+              (hierarchical centring: Gelfand, Sahu & Carlin 1995, Biometrika 82:479-488)
+    scale     typical sd of an effect given the data, units of the coefficient
+    """
+
+    centring: Centring
+    columns: tuple[int, ...]
+    weight: Array
+    scale: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,8 +109,7 @@ class LMMMode:
     """A linear mixed model at its REML estimates, moved a little inside where these are singular.
 
     beta (p,), beta_root (p, p) lower factor of its covariance, sigma > 0; per grouping factor in the design's
-    order sd (q,), b (G, q) and b_root (q, q), a lower factor of the mean prediction error
-    centring  {"(1 + Time | tree)": coordinates}, one entry a covariance block
+    order sd (q,) positive and b (G, q); effects {"tree:Time": its coordinates}
     """
 
     beta: Array
@@ -95,62 +117,95 @@ class LMMMode:
     sigma: float
     sd: tuple[Array, ...]
     b: tuple[Array, ...]
-    b_root: tuple[Array, ...]
-    centring: dict[str, Centring]
+    effects: dict[str, Effect]
 
-
-def block_name(coefficients: Sequence[str], factor: str) -> str:
-    """A covariance block as a formula writes it: "(1 + Time | tree)", "(0 + Time | tree)"."""
-    first = "1" if "Intercept" in coefficients else "0"
-    rest = [name for name in coefficients if name != "Intercept"]
-    return f"({' + '.join([first, *rest])} | {factor})"
+    @property
+    def centring(self) -> dict[str, Centring]:
+        """Coordinates of each coefficient's effects by name."""
+        return {name: effect.centring for name, effect in self.effects.items()}
 
 
 def lmm_mode(design: LMMDesign) -> LMMMode:
     """The restricted mode of a linear mixed model."""
     cp = cross_products(design)
     optimum = optimise(cp, "reml")
-    sigma2 = optimum.at.sigma2
+    spread = float(np.std(design.y - design.offset)) or 1.0
+    sigma2 = max(optimum.at.sigma2, (SMALLEST_SIGMA * spread) ** 2)
     working = [Lambda @ Lambda.T for Lambda in optimum.factors]
     G = [sigma2 * B @ T @ B.T for B, T in zip(cp.Z_map, working, strict=True)]
-    start = [
-        sigma2 * B @ (T + SMALLEST_START * _share(levels, cp.n) * np.eye(len(T))) @ B.T
+    # the error variance of an effect relative to sigma², for columns of unit root mean square, is levels / n
+    inside = [
+        sigma2 * B @ (T + SMALLEST_START * levels / cp.n * np.eye(len(T))) @ B.T
         for B, T, (levels, _) in zip(cp.Z_map, working, cp.sizes, strict=True)
     ]
-    at = marginal(cp, start, sigma2).at
+    at = marginal(cp, inside, sigma2).at
     mean, error = means(cp, at), covariances(cp, at)
     back = np.argsort(cp.order)
     return LMMMode(
         beta=mean.beta,
         beta_root=_root(error.beta),
         sigma=float(np.sqrt(sigma2)),
-        sd=tuple(np.sqrt(np.diagonal(start[f])) for f in back),
+        sd=tuple(np.sqrt(np.diagonal(inside[f])) for f in back),
         b=tuple(mean.b[f] for f in back),
-        b_root=tuple(_root(error.error[f].mean(axis=0)) for f in back),
-        centring=_lmm_centring(design, cp, G, sigma2),
+        effects=_effects(design, cp, G, sigma2, [error.conditional[f] for f in back]),
     )
 
 
-def _share(levels: int, n: int) -> float:
-    """Error variance of an effect relative to sigma², for columns of unit root mean square: levels over rows."""
-    return levels / n
+def _effects(
+    design: LMMDesign, cp: CrossProducts, G: Sequence[Array], sigma2: float, left: Sequence[Array]
+) -> dict[str, Effect]:
+    """Coordinates of every coefficient; left: per factor (levels, q, q) covariance of b given y and beta.
 
-
-def _lmm_centring(design: LMMDesign, cp: CrossProducts, G: Sequence[Array], sigma2: float) -> dict[str, Centring]:
-    """Coordinates of each covariance block, from its reliability and from the fit without it."""
-    conditional = covariances(cp, marginal(cp, G, sigma2).at).conditional
-    best = float(restricted_loglik(cp, G, np.asarray(sigma2)))
-    out: dict[str, Centring] = {}
-    for k, f in enumerate(np.argsort(cp.order)):
-        factor = design.factors[k]
+    A fixed effect joins one coefficient only: among centred ones the one whose mean over the levels varies most.
+    """
+    best = float(reml_criterion(cp, _relative(cp, G, sigma2)))
+    found: dict[str, tuple[GroupingFactor, int, Centring, float, float]] = {}
+    for factor, conditional, f in zip(design.factors, left, np.argsort(cp.order), strict=True):
         for block in factor.blocks:
             here = list(block)
-            without = [g.copy() for g in G]
-            without[f][here] = without[f][:, here] = 0.0
-            fall = best - float(restricted_loglik(cp, without, np.asarray(sigma2)))
-            prior = np.diagonal(G[f])[here]
-            left = np.diagonal(conditional[f], axis1=1, axis2=2).mean(axis=0)[here]
-            # a coefficient without variance has nothing to be centred on
-            reliability = float(np.mean(1.0 - left / prior)) if (prior > 0).all() else 0.0
-            out[block_name([factor.coefficients[c] for c in here], factor.name)] = choose(reliability, fall)
-    return out
+            L = cholesky_lower(G[f][np.ix_(here, here)])
+            variance = np.diagonal(L) ** 2
+            error = _innovations(L, conditional[:, here][:, :, here])
+            for k, c in enumerate(here):
+                without = [g.copy() for g in G]
+                without[f][np.ix_(here, here)] = (L * (np.arange(len(here)) != k)) @ L.T
+                fall = 0.5 * (float(reml_criterion(cp, _relative(cp, without, sigma2))) - best)
+                reliability = 1.0 - error[k] / variance[k] if variance[k] > 0 else 0.0
+                name = f"{factor.name}:{factor.coefficients[c]}"
+                share = float(variance[k]) / len(factor.levels)
+                found[name] = (factor, c, choose(float(reliability), fall), float(np.sqrt(error[k])), share)
+    taken: set[int] = set()
+    out: dict[str, Effect] = {}
+    for name, (factor, c, centring, scale, _) in sorted(found.items(), key=lambda item: -item[1][4]):
+        columns, weight = _between(design, factor, c, taken if centring == "centred" else set(range(design.X.shape[1])))
+        taken |= set(columns)
+        out[name] = Effect(centring=centring, columns=columns, weight=weight, scale=scale)
+    return {name: out[name] for name in found}
+
+
+def _relative(cp: CrossProducts, G: Sequence[Array], sigma2: float) -> list[Array]:
+    return [relative_factor(g, B, np.asarray(sigma2)) for g, B in zip(G, cp.Z_map, strict=True)]
+
+
+def _innovations(L: Array, conditional: Array) -> Array:
+    """(q,) mean over the levels of Var(u | y), u_k = b_k less its regression on the coefficients before it."""
+    diagonal = np.diagonal(L)
+    unit = np.where(diagonal > 0, L / np.where(diagonal > 0, diagonal, 1.0), 0.0)
+    np.fill_diagonal(unit, 1.0)
+    half = np.linalg.solve(unit, conditional.mean(axis=0))
+    return np.asarray(np.diagonal(np.linalg.solve(unit, half.T)), dtype=np.float64)
+
+
+def _between(design: LMMDesign, factor: GroupingFactor, c: int, taken: set[int]) -> tuple[tuple[int, ...], Array]:
+    """Columns of X, of those not taken, that are Z[:, c] times a constant of each level; and these constants."""
+    levels, z = len(factor.levels), factor.Z[:, c]
+    size = np.bincount(factor.codes, z * z, levels)
+    columns, weights = [], [np.zeros((levels, 0))]
+    for i, x in enumerate(design.X.T):
+        if i in taken:
+            continue
+        ratio = np.bincount(factor.codes, z * x, levels) / np.where(size > 0, size, 1.0)
+        if np.abs(x - z * ratio[factor.codes]).max() <= ROUNDING * np.abs(x).max():
+            columns.append(i)
+            weights.append(ratio[:, None])
+    return tuple(columns), np.concatenate(weights, axis=1)
