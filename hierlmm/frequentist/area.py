@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hierlmm.design import with_response
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.area_mse import Information, bias_ml, error_terms, variance_of_A
@@ -68,13 +68,7 @@ def refit(fit: AreaFit, y: ArrayLike) -> AreaFit:
             f"Direct estimates must be finite; {bad.sum()} of the new response are not: {listed(areas[bad])}. "
             "Leave an area out by building a design with `unsampled=\"synthetic\"`."
         )
-    return FITS[fit.method](_with_response(fit.design, values), fit.information)
-
-
-def _with_response(design: AreaDesign, y: Vector) -> AreaDesign:
-    """The design with other direct estimates; its fingerprint says that the response is another."""
-    digest = hashlib.sha256(y.tobytes() + design.offset.tobytes()).hexdigest()[:16]
-    return replace(design, y=y, fingerprint=replace(design.fingerprint, response=digest))
+    return FITS[fit.method](with_response(fit.design, values), fit.information)
 
 
 def _fit(design: AreaDesign, method: AreaMethod, information: Information) -> AreaFit:

@@ -28,19 +28,19 @@ def _on_variance(estimate: VarianceEstimate) -> Iterator[str]:
         )
     if len(estimate.maxima) > 1:
         where = ", ".join(f"{A:.4g}" for A in estimate.maxima)
-        yield f"The likelihood has {len(estimate.maxima)} local maxima in the area variance ({where}); the highest counts."
+        yield f"The likelihood has {len(estimate.maxima)} local maxima in the area variance: {where}; Â is the best."
 
 
 def _on_areas(design: AreaDesign, eblup: Vector, mse: Vector) -> Iterator[str]:
     areas, role = design.areas, design.role
     if (unsampled := role == "unsampled").any():
         yield (
-            f"No direct estimate, not in the fit: {listed(areas[unsampled])}. The estimate there is synthetic, with mse "
-            "A + x'(X'V⁻¹X)⁻¹x (less the bias of A under ML)."
+            f"No direct estimate, not in the fit: {listed(areas[unsampled])}. The estimate there is synthetic, with "
+            "mse A + x'(X'V⁻¹X)⁻¹x (less the bias of A under ML)."
         )
     if (direct := role == "direct").any():
         yield (
-            f"Sampling variance 0, not in the fit: {listed(areas[direct])}. The direct estimate stands there, with mse 0."
+            f"Sampling variance 0, not in the fit: {listed(areas[direct])}. The direct estimate stands, with mse 0."
         )
     if (above := above_direct(design, mse)).any():
         yield (

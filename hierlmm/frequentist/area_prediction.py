@@ -35,7 +35,8 @@ def predict_rows(fit: AreaFit, rows: NewRows, level: float) -> pd.DataFrame:
     direct estimate ("direct"). `frame.attrs["se_contains"]` says of each basis what its se covers. At Â = 0 the mse
     is outside the reach of its expansion, as in `AreaFit`. Source: Rao and Molina (2015, sec. 6.2).
     """
-    design, area = fit.design, rows.codes[0]
+    design = fit.design
+    area = design.areas.get_indexer(rows.groups[0])
     known = area >= 0
     role = np.where(known, design.role[area], "unsampled")
     sampled, direct = role == "sampled", role == "direct"
@@ -86,7 +87,7 @@ def own_rows(fit: AreaFit) -> NewRows:
         X=design.X,
         offset=design.offset,
         Z=(np.ones((M, 1)),),
-        codes=(np.arange(M),),
+        codes=(np.arange(M, dtype=np.intp),),
         groups=(design.areas,),
         D=design.D,
     )

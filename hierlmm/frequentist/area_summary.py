@@ -21,7 +21,7 @@ NAMES = {"reml": "REML", "ml": "ML"}
 
 
 def summary(fit: AreaFit) -> str:
-    """Outcome first where the fit did not converge or ended at zero, then model, variance, coefficients, areas, notes."""
+    """The outcome first where the fit failed or ended at zero; then model, variance, coefficients, areas, notes."""
     from hierlmm.frequentist.area_results import AreaOutcome
 
     lines = [] if fit.outcome is AreaOutcome.INTERIOR else [*_wrapped(fit.outcome.value), ""]

@@ -63,7 +63,7 @@ def _reaching(points: Vector, target: float, work: Working, read: Reader) -> Vec
 
 
 def _crossing(inside: float, outside: float, target: float, work: Working, read: Reader) -> float:
-    """Where the criterion crosses `target` between a point below it and one above it: bracketed Newton in log(A + c)."""
+    """Where the criterion crosses `target` between a point below and one above it: bracketed Newton in log(A + c)."""
     c = float(work.D.min())
     low, high = float(inside), float(outside)
     A = (low + high) / 2

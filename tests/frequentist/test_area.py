@@ -116,7 +116,7 @@ def test_milk_coefficients_match_the_published_fit():
 
 @pytest.mark.parametrize("name", ["milk", "boundary_b15", "eusilcA_Mean"])
 def test_the_eblup_is_the_posterior_mean_with_the_area_variance_plugged_in(name):
-    """E[θ | y, A = Â] under a flat β is the EBLUP, and its variance g1 + g2 (Harville 1976, Ann. Statist. 4:384-395)."""
+    """E[θ | y, A = Â] under a flat β is the EBLUP, and its variance g1 + g2 (Harville 1976, Ann. Stat. 4:384)."""
     design = case_design(name)
     fit = fit_area_reml(design)
 
@@ -392,7 +392,7 @@ def test_a_refit_refuses_a_response_that_does_not_fit():
 
     with pytest.raises(DesignError, match="43 areas"):
         fit.refit(np.zeros(42))
-    with pytest.raises(DesignError, match="finite; 1 .*a3"):
+    with pytest.raises(DesignError, match=r"finite; 1 .*a3"):
         fit.refit(y)
 
 
@@ -415,7 +415,7 @@ def test_residuals_are_standardised_by_their_exact_variance():
 @pytest.mark.parametrize("method", ["reml", "ml"])
 def test_second_order_mse_is_the_mean_squared_error_in_simulation(method):
     """2,000 fits of data simulated at A = 1 with m = 40: mean over areas of (EBLUP − θ)² against the mean of the
-    formula at the true A, and against the mean of the mse given, within 4 Monte Carlo standard errors (g3 is 5 of them).
+    formula at the true A and the mean of the mse given, within 4 Monte Carlo standard errors (g3 is 5 of them).
     """
     rng = np.random.default_rng(20)
     m, A, reps = 40, 1.0, 2000

@@ -202,7 +202,7 @@ def test_at_zero_theta_is_synthetic_and_far_out_it_is_direct():
 
 
 def test_covariates_may_be_far_from_zero_and_on_any_scale():
-    """x -> 1e8 + 1e-3 x' changes coefficients, not fitted values; x' are multiples of 2^-10, so that no digit is lost."""
+    """x -> 1e8 + 1e-3 x' changes coefficients, not fitted values; x' are multiples of 2^-10: no digit is lost."""
     rng = np.random.default_rng(13)
     y, _, D = problem(13)
     x = rng.integers(-4000, 4000, len(y)) / 1024

@@ -63,7 +63,7 @@ def test_the_certificate_says_why_it_is_an_optimum(name, method):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize(("method", "divisor"), [("reml", 18), ("ml", 20)])
 def test_equal_sampling_variances_have_the_closed_form(seed, method, divisor):
-    """With D_i = D, Â = max(0, SSE/(m−p) − D) by REML (Prasad-Rao's moment estimate), SSE/m − D by ML; m = 20, p = 2."""
+    """With D_i = D, Â = max(0, SSE/(m−p) − D) by REML (Prasad and Rao's moments), SSE/m − D by ML; m = 20, p = 2."""
     rng = np.random.default_rng(seed)
     X = np.column_stack([np.ones(20), rng.normal(size=20)])
     D = 0.9
