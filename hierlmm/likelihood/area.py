@@ -46,8 +46,8 @@ class Terms:
     information_reml           tr(P²)/2, the expected information of REML
     size                       (y'P²y + Σ w)/2, what the rounding error of a score is proportional to
 
-    Each is (N,). Sources: Rao and Molina (2015, Small Area Estimation, 2nd ed., ch. 6); NUMERICS of the score by
-    P y = w r, so that nothing m x m is formed.
+    Each is (N,). P y = w r, so nothing m x m is formed. Source: Rao and Molina (2015, Small Area Estimation, 2nd
+    ed., ch. 6).
     """
 
     minus_2_ml: Vector

@@ -37,7 +37,7 @@ NOISE = 64 * np.finfo(np.float64).eps
 STEP = 1e-15
 # Bracketed steps allowed; halving alone needs 52 for every digit of a double.
 STEPS = 80
-# Largest Newton decrement, in units of the log-likelihood, at which a point counts as the optimum (NUMERICS: 1e-10).
+# Largest Newton decrement, in units of the log-likelihood, of an optimum: a gain no table of likelihoods would show.
 DECREMENT = 1e-10
 
 
