@@ -30,6 +30,8 @@ def coords(design: LMMDesign) -> dict[str, list[object]]:
                 out[part(f"{name}_pair", factor, k)] = [
                     f"{coefficients[block[i]]}~{coefficients[block[j]]}" for i in range(len(block)) for j in range(i)
                 ]
+            if len(factor.blocks) > 1:
+                out[part(f"{name}_coef", factor, k)] = [coefficients[c] for c in block]
     return out
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.compile_backend import backend
-from hierlmm.bayes.compile_covariance import Covariance, coords, covariance
+from hierlmm.bayes.compile_covariance import Covariance, coords, covariance, part
 from hierlmm.bayes.compile_mode import Effect, LMMMode
 from hierlmm.bayes.compile_priors import fixed_effects, standard_deviation
 from hierlmm.bayes.resolved import ResolvedPriors
@@ -35,7 +36,7 @@ def hierarchical_lmm(design: LMMDesign, priors: ResolvedPriors, mode: LMMMode) -
         sigma = standard_deviation("sigma", residual(priors), mode.sigma)
         for f, factor in enumerate(design.factors):
             spread = covariance(factor, priors.factors[f], mode.sd[f])
-            effects = _effects(factor, spread, beta, mode.b[f], mode)
+            effects = _effects(f, factor, spread, beta, mode)
             Z = b.pm.Data(f"Z_{factor.name}", factor.Z, dims=("row", f"{factor.name}_coef"))
             codes = b.pm.Data(f"codes_{factor.name}", factor.codes, dims="row")
             mu = mu + (Z * effects[codes]).sum(axis=1)
@@ -53,39 +54,84 @@ def residual(priors: ResolvedPriors) -> Any:
     return priors.residual
 
 
-def _effects(factor: GroupingFactor, spread: Covariance, beta: Any, start: Array, mode: LMMMode) -> Any:
-    """`b_f` (levels, q), coefficient after coefficient: each has a variable of its own given those before it.
-
-    With L the lower factor of a block's covariance, b_k = m_k + L_kk u_k, m_k the sum of L_kj u_j over j < k and u
-    independent N(0, 1). A non-centred coefficient has the variable `b_f_k_unit` = u_k. A centred one has
-    `coef_f_k` ~ N(w beta + m_k, L_kk²), the fixed and the random part together, and b_k = coef_f_k - w beta.
-    """
+def _effects(f: int, factor: GroupingFactor, spread: Covariance, beta: Any, mode: LMMMode) -> Any:
+    """`b_f` (levels, q), from one variable a covariance block where all of it is centred, else one a coefficient."""
     b = backend()
     columns: dict[int, Any] = {}
-    for block, L in zip(factor.blocks, spread.blocks, strict=True):
-        units: list[Any] = []
-        for k, c in enumerate(block):
-            effect = mode.effects[f"{factor.name}:{factor.coefficients[c]}"]
-            label = f"{factor.name}_{factor.coefficients[c]}"
-            given = sum((L[k, j] * units[j] for j in range(k)), b.pt.zeros(len(start)))
-            if effect.centring == "centred":
-                columns[c] = _centred(f"coef_{label}", given, L[k, k], beta, start[:, c], effect, mode.beta, factor.name)
-                units.append((columns[c] - given) / L[k, k])
-            else:
-                units.append(b.pm.Normal(f"b_{label}_unit", 0.0, 1.0, dims=factor.name, initval=np.zeros(len(start))))
-                columns[c] = given + L[k, k] * units[k]
+    for k, (block, L) in enumerate(zip(factor.blocks, spread.blocks, strict=True)):
+        around = _Around.of(f, factor, block, beta, mode)
+        if all(effect.centring == "centred" for effect in around.effects):
+            name = part(f"coef_{factor.name}", factor, k)
+            columns |= _together(name, L, around, (factor.name, part(f"{factor.name}_coef", factor, k)))
+        else:
+            columns |= _in_turn(factor, L, around)
     joined = b.pt.stack([columns[c] for c in range(len(columns))], axis=1)
     return b.pm.Deterministic(f"b_{factor.name}", joined, dims=(factor.name, f"{factor.name}_coef"))
 
 
-def _centred(
-    name: str, given: Any, sd: Any, beta: Any, start: Array, effect: Effect, beta_start: Array, dims: str
-) -> Any:
-    """Effects (levels,) from a variable around the mean to which they and their fixed effects add up."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Around:
+    """What the effects of one covariance block vary around, and where they start.
+
+    block   positions of its q coefficients; effects their coordinates
+    mean    q expressions (levels,): fixed part w'beta that goes with a coefficient, zero where none does
+    centre  (levels, q) starting values of fixed + random; conditional (q, q) their covariance given the data
+    """
+
+    block: tuple[int, ...]
+    effects: tuple[Effect, ...]
+    mean: tuple[Any, ...]
+    centre: Array
+    conditional: Array
+
+    @classmethod
+    def of(cls, f: int, factor: GroupingFactor, block: tuple[int, ...], beta: Any, mode: LMMMode) -> _Around:
+        pt = backend().pt
+        effects = tuple(mode.effects[f"{factor.name}:{factor.coefficients[c]}"] for c in block)
+        columns = [list(effect.columns) for effect in effects]
+        mean = tuple(
+            pt.dot(effect.weight, beta[here]) if here else pt.zeros(len(factor.levels))
+            for effect, here in zip(effects, columns, strict=True)
+        )
+        fixed = [effect.weight @ mode.beta[here] for effect, here in zip(effects, columns, strict=True)]
+        centre = mode.b[f][:, list(block)] + np.column_stack(fixed)
+        return cls(block, effects, mean, centre, mode.conditional[f][np.ix_(block, block)])
+
+
+def _together(name: str, L: Any, around: _Around, dims: tuple[str, str]) -> dict[int, Any]:
+    """Centred effects from one variable `coef_f` ~ N(w'beta, LL'), the fixed and the random part together."""
     b = backend()
-    columns = list(effect.columns)
-    centre = effect.weight @ beta_start[columns] + start
-    mean = b.pt.dot(effect.weight, beta[columns]) if columns else b.pt.zeros(len(start))
-    scale = np.full(len(start), effect.scale)
-    transform = b.Elementwise(scale, centre)
-    return b.pm.Normal(name, mean + given, sd, dims=dims, initval=centre, transform=transform) - mean
+    mean = b.pt.stack(list(around.mean), axis=1)
+    transform = b.Linear(np.linalg.cholesky(around.conditional), around.centre)
+    settings = {"dims": dims, "initval": around.centre, "transform": transform}
+    if len(around.block) == 1:
+        coef = b.pm.Normal(name, mean, L[0, 0], **settings)
+    else:
+        coef = b.pm.MvNormal(name, mu=mean, chol=L, **settings)
+    return {c: coef[:, k] - around.mean[k] for k, c in enumerate(around.block)}
+
+
+def _in_turn(factor: GroupingFactor, L: Any, around: _Around) -> dict[int, Any]:
+    """Effects coefficient after coefficient, each with a variable of its own given those before it.
+
+    With L the lower factor of the block's covariance, b_k = m_k + L_kk u_k, m_k the sum of L_kj u_j over j < k and u
+    independent N(0, 1). A non-centred coefficient has the variable `b_f_k_unit` = u_k, a centred one `coef_f_k` ~
+    N(w'beta + m_k, L_kk²), the fixed and the random part together.
+    """
+    b = backend()
+    out: dict[int, Any] = {}
+    units: list[Any] = []
+    for k, (c, effect) in enumerate(zip(around.block, around.effects, strict=True)):
+        label = f"{factor.name}_{factor.coefficients[c]}"
+        given = sum((L[k, j] * units[j] for j in range(k)), b.pt.zeros(len(factor.levels)))
+        if effect.centring == "non-centred":
+            start = np.zeros(len(factor.levels))
+            units.append(b.pm.Normal(f"b_{label}_unit", 0.0, 1.0, dims=factor.name, initval=start))
+            out[c] = given + L[k, k] * units[k]
+            continue
+        centre = around.centre[:, k]
+        transform = b.Elementwise(np.full(len(centre), effect.scale), centre)
+        settings = {"dims": factor.name, "initval": centre, "transform": transform}
+        out[c] = b.pm.Normal(f"coef_{label}", around.mean[k] + given, L[k, k], **settings) - around.mean[k]
+        units.append((out[c] - given) / L[k, k])
+    return out

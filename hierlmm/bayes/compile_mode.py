@@ -109,7 +109,8 @@ class LMMMode:
     """A linear mixed model at its REML estimates, moved a little inside where these are singular.
 
     beta (p,), beta_root (p, p) lower factor of its covariance, sigma > 0; per grouping factor in the design's
-    order sd (q,) positive and b (G, q); effects {"tree:Time": its coordinates}
+    order sd (q,) positive, b (G, q) and conditional (q, q), the mean over the levels of Var(b | y, beta)
+    effects  {"tree:Time": its coordinates}
     """
 
     beta: Array
@@ -117,6 +118,7 @@ class LMMMode:
     sigma: float
     sd: tuple[Array, ...]
     b: tuple[Array, ...]
+    conditional: tuple[Array, ...]
     effects: dict[str, Effect]
 
     @property
@@ -141,20 +143,22 @@ def lmm_mode(design: LMMDesign) -> LMMMode:
     at = marginal(cp, inside, sigma2).at
     mean, error = means(cp, at), covariances(cp, at)
     back = np.argsort(cp.order)
+    left = tuple(error.conditional[f].mean(axis=0) for f in back)
     return LMMMode(
         beta=mean.beta,
         beta_root=_root(error.beta),
         sigma=float(np.sqrt(sigma2)),
         sd=tuple(np.sqrt(np.diagonal(inside[f])) for f in back),
         b=tuple(mean.b[f] for f in back),
-        effects=_effects(design, cp, G, sigma2, [error.conditional[f] for f in back]),
+        conditional=left,
+        effects=_effects(design, cp, G, sigma2, left),
     )
 
 
 def _effects(
     design: LMMDesign, cp: CrossProducts, G: Sequence[Array], sigma2: float, left: Sequence[Array]
 ) -> dict[str, Effect]:
-    """Coordinates of every coefficient; left: per factor (levels, q, q) covariance of b given y and beta.
+    """Coordinates of every coefficient; left: per factor the mean (q, q) covariance of b given y and beta.
 
     A fixed effect joins one coefficient only: among centred ones the one whose mean over the levels varies most.
     """
@@ -165,7 +169,7 @@ def _effects(
             here = list(block)
             L = cholesky_lower(G[f][np.ix_(here, here)])
             variance = np.diagonal(L) ** 2
-            error = _innovations(L, conditional[:, here][:, :, here])
+            error = _innovations(L, conditional[np.ix_(here, here)])
             for k, c in enumerate(here):
                 without = [g.copy() for g in G]
                 without[f][np.ix_(here, here)] = (L * (np.arange(len(here)) != k)) @ L.T
@@ -188,11 +192,11 @@ def _relative(cp: CrossProducts, G: Sequence[Array], sigma2: float) -> list[Arra
 
 
 def _innovations(L: Array, conditional: Array) -> Array:
-    """(q,) mean over the levels of Var(u | y), u_k = b_k less its regression on the coefficients before it."""
+    """(q,) Var(u | y), u_k = b_k less its regression on the coefficients before it; conditional = Var(b | y)."""
     diagonal = np.diagonal(L)
     unit = np.where(diagonal > 0, L / np.where(diagonal > 0, diagonal, 1.0), 0.0)
     np.fill_diagonal(unit, 1.0)
-    half = np.linalg.solve(unit, conditional.mean(axis=0))
+    half = np.linalg.solve(unit, conditional)
     return np.asarray(np.diagonal(np.linalg.solve(unit, half.T)), dtype=np.float64)
 
 
