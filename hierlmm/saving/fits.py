@@ -1,0 +1,66 @@
+"""Fits in files: the numbers as they were, held to the criterion of this version at the saved estimates.
+
+Of a linear mixed model the working arrays are not saved: they are recomputed at the saved theta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from hierlmm.errors import FileError
+from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.lmm import restore
+from hierlmm.frequentist.lmm_results import LMMFit
+from hierlmm.frequentist.methods import LMM_METHODS
+from hierlmm.likelihood.area import ml_criterion, reml_criterion
+from hierlmm.likelihood.lmm_derivatives import Parameters
+
+# Working values of a fit, which are recomputed from the design at the saved theta.
+RECOMPUTED = ("spec", "equations", "at", "joint")
+# The criterion recomputed at the saved theta agrees with the saved one to this, relative: rounding of another machine.
+SAME_OBJECTIVE = 1e-9
+
+
+def encode_lmm_fit(fit: LMMFit, encode: Callable[[Any, str], Any], at: str) -> dict[str, Any]:
+    """The JSON of a fit; theta is None for a limit that no theta attains."""
+    theta = None if fit.at is None else Parameters.of(fit.equations).theta(fit.at.factors)
+    names = [part.name for part in fields(fit) if part.name not in RECOMPUTED]
+    return {
+        "is": "LMMFit",
+        "theta": encode(theta, f"{at}.theta_working"),
+        "fields": {name: encode(getattr(fit, name), f"{at}.{name}") for name in names},
+    }
+
+
+def decode_lmm_fit(code: dict[str, Any], decode: Any) -> LMMFit:
+    """The fit. Raises FileError where this version's criterion at the saved theta is not the saved one."""
+    saved, theta = decode.fields(code["fields"]), decode(code["theta"])
+    design, method = saved["design"], saved["method"]
+    if theta is None:
+        fit = LMM_METHODS[method](design)
+    else:
+        fit = restore(design, method, theta, saved["certificate"], decode.designs.origin(design))
+    _agree(fit.objective, saved["objective"])
+    return replace(fit, **saved)
+
+
+def checked(fit: AreaFit) -> AreaFit:
+    """An area fit as it was read. Raises FileError where this version's criterion at its area variance is another."""
+    design, into = fit.design, fit.design.sampled
+    criterion = reml_criterion if fit.method == "reml" else ml_criterion
+    y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
+    _agree(float(criterion(np.array([fit.A_hat]), y, X, D)[0]), -2 * fit.loglik)
+    return fit
+
+
+def _agree(now: float, saved: float) -> None:
+    if now == saved or abs(now - saved) <= SAME_OBJECTIVE * max(1.0, abs(saved)):
+        return
+    raise FileError(
+        f"The criterion at the saved estimates must be the saved one; found {now:.12g} where {saved:.12g} was saved. "
+        "Read the file with the version that wrote it, or fit again."
+    )

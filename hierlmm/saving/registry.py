@@ -1,0 +1,53 @@
+"""The classes that may stand in a saved file, by the name that files use: nothing else is ever constructed from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from importlib import import_module
+from typing import Any
+
+# Name in files -> module of the class of that name. A class that is renamed or moved keeps its name here.
+VALUES: Mapping[str, str] = {
+    "AreaFit": "hierlmm.frequentist.area_results",
+    "AreaPosterior": "hierlmm.bayes.arearesults",
+    "AreaTerms": "hierlmm.bayes.areaterms",
+    "Certificate": "hierlmm.likelihood.optimum",
+    "Comparison": "hierlmm.compare.results",
+    "Draws": "hierlmm.bayes.results",
+    "Dropped": "hierlmm.design.types",
+    "Estimates": "hierlmm.bayes.results",
+    "Fingerprint": "hierlmm.design.types",
+    "LMMPosterior": "hierlmm.bayes.lmmresults",
+    "Propriety": "hierlmm.bayes.propriety",
+    "VarianceEstimate": "hierlmm.likelihood.area_variance",
+}
+ENUMS: Mapping[str, str] = {
+    "Agreement": "hierlmm.compare.results",
+    "AreaOutcome": "hierlmm.frequentist.area_results",
+    "LMMOutcome": "hierlmm.frequentist.lmm_results",
+}
+
+
+def value_name(value: object) -> str | None:
+    """The name in files of the class of `value`, None where it is not registered."""
+    return _name(type(value), VALUES)
+
+
+def enum_name(value: Enum) -> str | None:
+    """The same for a member of an enumeration."""
+    return _name(type(value), ENUMS)
+
+
+def value_class(name: str) -> Any:
+    """The class of that name; KeyError where it is not registered."""
+    return getattr(import_module(VALUES[name]), name)
+
+
+def enum_class(name: str) -> Any:
+    """The enumeration of that name; KeyError where it is not registered."""
+    return getattr(import_module(ENUMS[name]), name)
+
+
+def _name(kind: type, registered: Mapping[str, str]) -> str | None:
+    return kind.__name__ if registered.get(kind.__name__) == kind.__module__ else None
