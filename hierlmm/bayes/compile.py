@@ -119,8 +119,8 @@ def prior_predictive(
     improper = without_sampler(resolved)
     if improper:
         raise PriorError(
-            "A prior predictive distribution exists only where every prior can be drawn from; found a flat prior, or one "
-            f"known by its density only, for {listed(improper)}. Give these proper priors, such as "
+            "A prior predictive distribution exists only where every prior can be drawn from; found a flat prior, or "
+            f"one known by its density only, for {listed(improper)}. Give these proper priors, such as "
             "hl.Priors(fixed=hl.priors.Normal(0, 10), sd=hl.priors.HalfNormal(1))."
         )
     model = compile_model(design, resolved)

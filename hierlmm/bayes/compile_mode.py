@@ -43,7 +43,7 @@ ROUNDING = 1e-10
 
 
 def choose(reliability: float, fall: float) -> Centring:
-    """Coordinates of one coefficient's effects from their mean reliability and the fall of the restricted likelihood."""
+    """Coordinates of a coefficient's effects from their reliability and the fall of the restricted likelihood."""
     return "centred" if reliability > HALF and fall > NEAR_ZERO else "non-centred"
 
 

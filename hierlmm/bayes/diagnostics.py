@@ -103,13 +103,15 @@ class ChainDiagnostics:
         """Lines for a summary: failures first, then the numbers."""
         numbers = (
             f"{self.chains} chains of {self.draws} draws ({self.sampler}), {self.divergences} divergences, worst R-hat "
-            f"{self.rhat[1]:.3f}, least effective draws {self.ess_bulk[1]:.0f} (bulk) and {self.ess_tail[1]:.0f} (tail), "
-            f"E-BFMI {self.bfmi:.2f}"
+            f"{self.rhat[1]:.3f}, least effective draws {self.ess_bulk[1]:.0f} (bulk) and {self.ess_tail[1]:.0f} "
+            f"(tail), E-BFMI {self.bfmi:.2f}"
         )
         return (*self.failures, *self.retries, numbers)
 
 
-def check(draws: Draws, watched: Sequence[str], sampler: str, requested: int, retries: Sequence[str]) -> ChainDiagnostics:
+def check(
+    draws: Draws, watched: Sequence[str], sampler: str, requested: int, retries: Sequence[str]
+) -> ChainDiagnostics:
     """Run every check on the variables named in `watched`, and on the sampler's `diverging` and `energy`.
 
     requested: draws asked of each chain. Entries of matrices that are constant by construction (the diagonal of a

@@ -1,4 +1,4 @@
-"""The joint log density of data and parameters, in natural parameters and plain numpy: what a compiled model must equal.
+"""The joint log density of data and natural parameters in plain numpy: what a compiled model must equal.
 
 Nothing is left out: densities are normalised, priors as `ResolvedPriors` states them (flat ones count 1).
 Coordinates other than the natural ones add the logarithm of a Jacobian, given here too.
@@ -29,7 +29,8 @@ def normal(x: Array, mean: Array, variance: Array | float) -> float:
 
 def fixed_prior(priors: ResolvedPriors, beta: Array) -> float:
     """Log prior density of beta (p,)."""
-    return float(sum(prior.log_density(value) for prior, value in zip(priors.fixed, beta, strict=True) if prior is not None))
+    given = [(prior, value) for prior, value in zip(priors.fixed, beta, strict=True) if prior is not None]
+    return float(sum(float(prior.log_density(value)) for prior, value in given))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,7 +114,7 @@ def log_marginal_lmm(design: LMMDesign, priors: ResolvedPriors, at: LMMPoint) ->
     """
     r = design.y - design.offset - design.X @ at.beta
     ZZ, Zr = _cross_products(design.factors, r)
-    roots: list[Array] = [np.linalg.cholesky(G) for G in at.G]
+    roots: list[Array] = [np.asarray(np.linalg.cholesky(G), dtype=np.float64) for G in at.G]
     root = _block_diagonal([L for L, factor in zip(roots, design.factors, strict=True) for _ in factor.levels])
     inner = np.linalg.cholesky(np.eye(len(ZZ)) + root.T @ ZZ @ root / at.sigma**2)
     half = np.linalg.solve(inner, root.T @ Zr) / at.sigma

@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from hierlmm.bayes.compile_backend import backend
 from hierlmm.bayes.diagnostics import ChainDiagnostics, check
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.results import Draws
+from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import FitError
+
+if TYPE_CHECKING:
+    from hierlmm.bayes.arearesults import AreaPosterior
+    from hierlmm.bayes.lmmresults import LMMPosterior
 
 Sampler = Literal["pymc", "nutpie"]
 Form = Literal["hierarchical", "marginal"]
@@ -39,6 +45,7 @@ class NutsOptions:
     target_accept  mean acceptance that the step size is tuned to, between 0 and 1
     form           "hierarchical" samples the effects, "marginal" integrates them out and draws them afterwards
     retries        further attempts after failed checks, each with target_accept 0.99 and twice the draws
+    progress       "bar" shows the sampler's progress, "none" keeps it silent
     """
 
     draws: int = 1000
@@ -49,6 +56,7 @@ class NutsOptions:
     target_accept: float = 0.9
     form: Form = "hierarchical"
     retries: int = 1
+    progress: Literal["none", "bar"] = "none"
 
     def __post_init__(self) -> None:
         wrong = [
@@ -68,6 +76,23 @@ class NutsOptions:
             )
 
 
+def nuts_posterior(
+    design: LMMDesign | AreaDesign, priors: ResolvedPriors, draws: int, seed: int, nuts: NutsOptions | None
+) -> LMMPosterior | AreaPosterior:
+    """The posterior of a design by NUTS; `draws` in all, over four chains, where `nuts` does not say otherwise.
+
+    Raises PriorError where the posterior is improper, FitError where the sampler could not run.
+    """
+    options = NutsOptions(draws=max(4, -(-draws // 4))) if nuts is None else nuts
+    if isinstance(design, AreaDesign):
+        from hierlmm.bayes.sample_area import sample_area
+
+        return sample_area(design, priors, options, seed)
+    from hierlmm.bayes.sample_lmm import sample_lmm
+
+    return sample_lmm(design, priors, options, seed)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Chains:
     """What the sampler returned: draws of the model's variables with its statistics, the checks, the time taken."""
@@ -77,7 +102,7 @@ class Chains:
     seconds: float
 
 
-def run(model: Any, watched: Sequence[str], options: NutsOptions, seed: int, progress: bool) -> Chains:
+def run(model: Any, watched: Sequence[str], options: NutsOptions, seed: int) -> Chains:
     """Sample the model, and again while a check fails and a retry is left; the last attempt is returned.
 
     watched: names of the variables that the checks look at. Ctrl-C ends sampling and keeps the draws made so far,
@@ -87,7 +112,7 @@ def run(model: Any, watched: Sequence[str], options: NutsOptions, seed: int, pro
     for attempt in range(options.retries + 1):
         own_seed = int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
         begun = time.perf_counter()
-        draws = _read(_sample(model, options, own_seed, progress), model)
+        draws = _read(_sample(model, options, own_seed), model)
         seconds = time.perf_counter() - begun
         found = check(draws, watched, options.sampler, options.draws, said)
         if found.passed or draws.number < options.draws:
@@ -100,9 +125,10 @@ def run(model: Any, watched: Sequence[str], options: NutsOptions, seed: int, pro
     return Chains(draws=draws, diagnostics=found, seconds=seconds)
 
 
-def _sample(model: Any, options: NutsOptions, seed: int, progress: bool) -> Any:
+def _sample(model: Any, options: NutsOptions, seed: int) -> Any:
     """pm.sample with every setting written out; its container, which differs between versions."""
     pm = backend().pm
+    progress = options.progress == "bar"
     try:
         with _quiet(progress), model:
             return pm.sample(
@@ -128,6 +154,15 @@ def _sample(model: Any, options: NutsOptions, seed: int, progress: bool) -> Any:
             "Interrupted while tuning, no draw is kept; otherwise check the data and priors for extreme values, "
             "use cores=1 where a process was killed, or use engine='integrate'."
         ) from cause
+
+
+def spoken(centring: Mapping[str, str], form: Form) -> str:
+    """How the effects were sampled, as one sentence for a result's notes."""
+    if form == "marginal":
+        return "The random effects were integrated out of the sampled model and drawn from their exact distribution."
+    ways = {way: [name for name, own in centring.items() if own == way] for way in ("centred", "non-centred")}
+    said = "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items() if names)
+    return f"Coordinates of the random effects, chosen by their shrinkage at the REML estimate: {said}."
 
 
 def _first_line(cause: BaseException) -> str:
@@ -161,9 +196,9 @@ def _read(container: Any, model: Any) -> Draws:
     variables = {
         name: (tuple(names.get(name, ())), posterior[name].transpose("chain", "draw", ...).values) for name in wanted
     }
-    whole = np.all([np.isfinite(v).reshape(*v.shape[:2], -1).all(-1) for _, v in variables.values()], axis=0)
-    # an interrupted sampler may pad the chains that it had not finished
-    kept = int(whole.all(axis=0).argmin()) or whole.shape[1] if not whole.all() else whole.shape[1]
+    # an interrupted sampler may pad the chains that it had not finished: keep the draws that all of them have
+    whole = np.all([np.isfinite(v).reshape(*v.shape[:2], -1).all(-1).all(0) for _, v in variables.values()], axis=0)
+    kept = int(np.argmin([*whole, False]))
     return Draws(
         variables={name: (dims, values[:, :kept]) for name, (dims, values) in variables.items()},
         coords={dim: tuple(values) for dim, values in model.coords.items() if values is not None},

@@ -16,7 +16,7 @@ from hierlmm.bayes.compile_mode import area_mode
 from hierlmm.bayes.propriety import Propriety, area_propriety
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.results import Draws
-from hierlmm.bayes.sample import Chains, NutsOptions, run
+from hierlmm.bayes.sample import Chains, NutsOptions, run, spoken
 from hierlmm.bayes.sample_summaries import covariance, summarise
 from hierlmm.design.types import AreaDesign
 
@@ -26,9 +26,7 @@ Array = NDArray[np.float64]
 LARGEST = 20_000_000
 
 
-def sample_area(
-    design: AreaDesign, priors: ResolvedPriors, options: NutsOptions, seed: int, progress: bool
-) -> AreaPosterior:
+def sample_area(design: AreaDesign, priors: ResolvedPriors, options: NutsOptions, seed: int) -> AreaPosterior:
     """Sample an area-level model; raises PriorError where its posterior is improper, else as `run`.
 
     Means, sds and intervals of beta, A and theta are those of the draws, with their Monte Carlo errors. E[gamma|y]
@@ -37,14 +35,13 @@ def sample_area(
     """
     propriety = _propriety(design, priors)
     mode = area_mode(design)
-    term, centring = next(iter(mode.centring.items()))
+    watched = ["beta", "tau"] if design.fixed else ["tau"]
     if options.form == "marginal":
-        chains = run(marginal_area_model(design, priors, mode), ("beta", "tau"), options, seed, progress)
-        how = f"The effects {term} were integrated out of the sampled model and drawn from their exact distribution."
+        chains = run(marginal_area_model(design, priors, mode), watched, options, seed)
     else:
-        model = hierarchical_area_model(design, priors, mode, centring)
-        chains = run(model, ("beta", "tau", "theta"), options, seed, progress)
-        how = f"The effects {term} were sampled {centring}, which suits the shrinkage at the REML estimate."
+        model = hierarchical_area_model(design, priors, mode, next(iter(mode.centring.values())))
+        chains = run(model, [*watched, "theta"], options, seed)
+    how = spoken(mode.centring, options.form)
     sample = complete(design, chains.draws, np.random.default_rng([seed, 1]))
     return _result(design, priors, propriety, chains, sample, seed, how)
 
