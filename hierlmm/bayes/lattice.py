@@ -122,15 +122,19 @@ def _interleaved(a: Vector, b: Vector) -> Vector:
 
 
 def distribution(lattice: Lattice, t: Vector) -> Vector:
-    """Distribution function at points t, from the sinc interpolant of the lattice.
+    """Distribution function at points t, from the sinc interpolant of the lattice."""
+    return np.clip(table(lattice, t) @ lattice.weight, 0.0, 1.0)
 
-    F(t) = Σ w_k [1/2 + Si(π(t - t_k)/h)/π]: as accurate as the lattice itself (Haber 1977, SIAM J. Numer. Anal.
-    14:668).
+
+def table(lattice: Lattice, t: Vector) -> Vector:
+    """(T, K) with F(t) = table @ weight: 1/2 + Si(π(t - t_k)/h)/π.
+
+    As accurate as the lattice itself (Haber 1977, SIAM J. Numer. Anal. 14:668).
     """
     from scipy.special import sici
 
     away = (t[:, None] - lattice.t) * (np.pi / lattice.step)
-    return np.clip(0.5 + sici(away)[0] @ lattice.weight / np.pi, 0.0, 1.0)
+    return np.asarray(0.5 + sici(away)[0] / np.pi)
 
 
 def _density(lattice: Lattice, t: Vector) -> Vector:
@@ -154,20 +158,36 @@ def quantiles(lattice: Lattice, probabilities: Vector) -> Vector:
         if np.abs(new - t).max(initial=0.0) < 1e-12:
             break
         t = new
-    return _to_v(lattice, new)
+    return to_v(lattice, new)
 
 
 def draw(lattice: Lattice, size: int, rng: np.random.Generator) -> Vector:
-    """Independent draws of v by the inverse distribution function, tabulated finely and interpolated in t."""
+    """Independent draws of v by the inverse distribution function."""
+    return to_v(lattice, draw_t(lattice, size, rng))
+
+
+def draw_t(lattice: Lattice, size: int, rng: np.random.Generator) -> Vector:
+    """The same in t, from a fine table of the distribution function."""
     used = lattice.t[lattice.weight > 1e-16]
     fine = np.linspace(used[0] - lattice.step, used[-1] + lattice.step, TABLE)
     F = np.maximum.accumulate(distribution(lattice, fine))
-    return _to_v(lattice, np.interp(rng.uniform(size=size), F, fine))
+    return np.interp(rng.uniform(size=size), F, fine)
 
 
-def _to_v(lattice: Lattice, t: Vector) -> Vector:
-    """v from t: the two ends of the lattice give the map's centre and width."""
-    s0, s1 = np.sinh(lattice.t[0]), np.sinh(lattice.t[-1])
-    width = (lattice.v[-1] - lattice.v[0]) / (s1 - s0)
-    centre = lattice.v[0] - width * s0
+def to_v(lattice: Lattice, t: Vector) -> Vector:
+    """v from t."""
+    centre, width = _map(lattice)
     return np.asarray(centre + width * np.sinh(t))
+
+
+def to_t(lattice: Lattice, v: Vector) -> Vector:
+    """t from v."""
+    centre, width = _map(lattice)
+    return np.asarray(np.arcsinh((v - centre) / width))
+
+
+def _map(lattice: Lattice) -> tuple[float, float]:
+    """Centre and width of v = centre + width·sinh t, read off the two ends of the lattice."""
+    s0, s1 = np.sinh(lattice.t[0]), np.sinh(lattice.t[-1])
+    width = float((lattice.v[-1] - lattice.v[0]) / (s1 - s0))
+    return float(lattice.v[0]) - width * float(s0), width

@@ -10,6 +10,7 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from hierlmm.bayes.arearesults import AreaPosterior
+    from hierlmm.bayes.lmmresults import LMMPosterior
     from hierlmm.bayes.results import Posterior
 
 WIDTH = 80
@@ -26,6 +27,22 @@ def area_summary(posterior: AreaPosterior) -> str:
             "Fixed effects (posterior mean, sd, 95 % interval)\n" + table(posterior.fixed.drop(columns="mcse")),
             "Area variance\n" + table(posterior.A.drop(columns="mcse")),
             "Areas\n" + table(posterior.areas[columns]),
+            *closing(posterior),
+        ]
+    )
+
+
+def lmm_summary(posterior: LMMPosterior) -> str:
+    """Summary of the posterior of a linear mixed model."""
+    components = posterior.variance_components
+    columns = ["group", "term", "term2", "quantity", "estimate", "se", "lower", "upper"]
+    if not (components["term2"] != "").any():
+        columns.remove("term2")
+    return "\n\n".join(
+        [
+            *heading(posterior),
+            "Variance components (posterior mean, sd, 95 % interval)\n" + table(components[columns], len(components)),
+            "Fixed effects\n" + table(posterior.fixed.drop(columns="mcse")),
             *closing(posterior),
         ]
     )
@@ -55,9 +72,9 @@ def wrapped(lines: Iterable[str]) -> list[str]:
     return [textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ") for line in lines]
 
 
-def table(frame: pd.DataFrame) -> str:
+def table(frame: pd.DataFrame, rows: int = ROWS) -> str:
     """A frame as text, its first rows where it is long, folded at 80 columns."""
-    shown = frame.head(ROWS)
+    shown = frame.head(rows)
     text = shown.to_string(index=False, float_format=lambda x: f"{x:.4g}", line_width=WIDTH, max_colwidth=28)
     more = len(frame) - len(shown)
     return text + (f"\n  ... and {more} more" if more else "")

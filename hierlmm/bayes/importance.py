@@ -1,0 +1,72 @@
+"""Importance sampling of the variance parameters: evenly spread points from a mixture that learns the posterior.
+
+Each round draws from the mixture fitted to all earlier points, and every point is weighted by the posterior over the
+proportional mixture of all proposals so far (Cornuet, Marin, Mira & Robert 2012, Scand. J. Statistics 39:798). The
+points are several independently shifted sequences, which give the Monte Carlo error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.density import Target
+from hierlmm.bayes.lmmterms import Points
+from hierlmm.bayes.mode import find_mode
+from hierlmm.bayes.proposal import TMixture, fitted, joined, single, spread
+from hierlmm.bayes.psis import TRUSTED, Weights, smoothed
+from hierlmm.bayes.start import start
+
+Array = NDArray[np.float64]
+
+REPLICATES = 16
+# Points of each replicate in the first round, from a t at the mode, and in every later round.
+FIRST, LATER = 32, 160
+ROUNDS = 6
+# Effective sample size at which another round is not worth its time.
+ENOUGH = 2000.0
+# The proposal at the mode is this much wider in variance than the curvature says, and keeps this share.
+WIDTH = 1.5
+DEFENSIVE = 0.15
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampled:
+    """Weighted points and how good they are: k̂, effective sample size, number of evaluations and rounds."""
+
+    points: Points
+    weights: Weights
+    evaluations: int
+    rounds: int
+    log_mass: float
+
+    @property
+    def trusted(self) -> bool:
+        """Whether k̂ allows averages to be trusted."""
+        return self.weights.k <= TRUSTED
+
+
+def sample_variances(target: Target, rng: np.random.Generator) -> Sampled:
+    """Rounds until the weights have k̂ <= TRUSTED and an effective size of ENOUGH, at most ROUNDS after the first."""
+    mode = find_mode(target.log_density, start(target))
+    first = single(mode.v, WIDTH * mode.covariance)
+    used: list[tuple[float, TMixture]] = []
+    proposal, size = first, FIRST
+    v, log_p, replicate = np.zeros((0, mode.v.size)), np.zeros(0), np.zeros(0, dtype=np.intp)
+    for number in range(ROUNDS + 1):
+        new = np.concatenate([proposal.points(spread(size, mode.v.size + 2, rng)) for _ in range(REPLICATES)])
+        v, log_p = np.concatenate([v, new]), np.concatenate([log_p, target.log_density(new)])
+        replicate = np.concatenate([replicate, np.repeat(np.arange(REPLICATES), size)])
+        used.append((float(len(new)), proposal))
+        log_ratio = log_p - joined(used).log_density(v)
+        weights = smoothed(log_ratio)
+        if number and weights.k <= TRUSTED and weights.ess >= ENOUGH:
+            break
+        learned = fitted(v, weights.weight, 2 + number // 2, first)
+        proposal, size = joined([(DEFENSIVE, first), (1.0 - DEFENSIVE, learned)]), LATER
+    points = Points(target.variances(v), weights.weight, replicate)
+    top = float(log_ratio.max())
+    log_mass = top + float(np.log(np.exp(log_ratio - top).mean()))
+    return Sampled(points, weights, len(v), number + 1, log_mass)
