@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    from hierlmm.design.coding import Coding
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -37,8 +41,8 @@ class Fingerprint:
 
     spec       canonical text of the model specification
     rows       number and labels of the rows used
-    response   values of the response (and offset)
-    predictors values and names of the fixed-effects columns and of the random-effects columns and groups
+    response   values of the response
+    predictors values of the columns that fixed and random part, groups and offsets read, and names of those of X and Z
     variances  known sampling variances ("" where the residual variance is estimated)
     """
 
@@ -86,6 +90,8 @@ class LMMDesign:
     factors  grouping factors in the order in which the formula first names them
     levels   levels of each categorical fixed predictor, the reference level first
     notes    sentences about the data that a reader of the results should know
+    coding   how new rows are coded; None where the design was not built from a table here, and then it is made
+             again from `spec` and `table` when it is needed
     """
 
     spec: ModelSpec
@@ -101,6 +107,7 @@ class LMMDesign:
     dropped: Dropped
     notes: tuple[str, ...]
     fingerprint: Fingerprint
+    coding: Coding | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,6 +119,7 @@ class AreaDesign:
     D        (M,) known sampling variances, units of y squared, nan where there is none
     X        (M, p) covariates, aliased columns removed; `fixed` their names
     role     (M,) "sampled" (in the fit: D > 0), "direct" (D = 0) or "unsampled" (no y or D)
+    coding   as in LMMDesign
     """
 
     spec: ModelSpec
@@ -128,6 +136,7 @@ class AreaDesign:
     dropped: Dropped
     notes: tuple[str, ...]
     fingerprint: Fingerprint
+    coding: Coding | None = None
 
     @property
     def sampled(self) -> NDArray[np.bool_]:

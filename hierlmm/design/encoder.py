@@ -1,0 +1,277 @@
+"""Formula terms of columns as a matrix with named columns, and the same coding again for new rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.column import Column, check_distinct
+from hierlmm.errors import DesignError, listed
+from hierlmm.spec.formula import formulaic_formula, term_columns
+from hierlmm.spec.guard import ELEMENTWISE
+from hierlmm.spec.lexer import lex
+
+Matrix = NDArray[np.float64]
+Columns = Mapping[str, Column]
+Levels = Mapping[str, tuple[object, ...]]
+
+# A step of a direct coding: columns to multiply, or one categorical column and its first level to code.
+Step = tuple[tuple[str, ...], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """How terms were coded.
+
+    terms    formula terms, each a product of columns and expressions; "1" is the intercept
+    names    names of the matrix's columns, as formulaic writes them
+    known    labels of each categorical column that the terms read, those that occur, in order
+    levels   per categorical factor of the terms, its levels, the reference level first
+    steps    how to build the columns directly, or None where formulaic does it
+    state    formulaic's model specification with the state of its transforms, where formulaic does it
+    """
+
+    terms: tuple[str, ...]
+    names: tuple[str, ...]
+    known: Mapping[str, pd.Index]
+    levels: Levels
+    steps: tuple[Step, ...] | None
+    state: Any
+
+
+def learn(terms: tuple[str, ...], columns: Columns, n: int) -> tuple[Matrix, Encoder]:
+    """Code n complete rows: the matrix (n, k) and how it was made.
+
+    Text and categories are coded against their first level (sorted, or in the declared order), unless the formula
+    says otherwise. Raises DesignError for columns that cannot be predictors and terms that cannot be computed.
+    """
+    used = dict.fromkeys(name for term in terms for name in term_columns(term))
+    known = {}
+    codes = {}
+    for name in used:
+        column = columns[name]
+        if column.kind == "time":
+            raise _dates(column)
+        if not column.is_number:
+            check_distinct(name, column.labels)
+            codes[name], known[name] = column.used_labels()
+    for term in terms:
+        _check_numeric(term, known)
+    if (steps := _steps(terms, known)) is not None:
+        matrix = _direct(steps, columns, codes, {name: len(labels) for name, labels in known.items()}, n)
+        levels = {names[0]: tuple(known[names[0]]) for names, first in steps if first is not None}
+        return matrix, Encoder(terms, _names(steps, known), known, levels, steps, None)
+    frame = _frame(used, columns, codes, known)
+    with _Evaluation(terms):
+        result = formulaic_formula(terms).get_model_matrix(
+            frame, context=_context(columns), output="numpy", na_action="ignore"
+        )
+    state = result.model_spec
+    matrix = np.array(result, dtype=np.float64).reshape(n, -1)
+    return matrix, Encoder(terms, tuple(state.column_names), known, _levels(state), None, state)
+
+
+def apply(encoder: Encoder, columns: Columns, index: pd.Index) -> Matrix:
+    """Code new rows as the first were coded: (k, columns).
+
+    Raises DesignError for a category that did not occur, naming value, column, rows and the known ones.
+    """
+    used = dict.fromkeys(name for term in encoder.terms for name in term_columns(term))
+    codes = {name: _known_codes(columns[name], labels, index) for name, labels in encoder.known.items()}
+    for name in used:
+        if name not in encoder.known and not columns[name].is_number:
+            raise DesignError(
+                f"A predictor must be of the kind it had in the fit; column {name} was numeric and is now "
+                f"{columns[name].kind}. Convert it to numbers."
+            )
+    if encoder.steps is not None:
+        sizes = {name: len(labels) for name, labels in encoder.known.items()}
+        return _direct(encoder.steps, columns, codes, sizes, len(index))
+    if not len(index):
+        return np.empty((0, len(encoder.names)))
+    frame = _frame(used, columns, codes, encoder.known)
+    with _Evaluation(encoder.terms):
+        result = encoder.state.get_model_matrix(frame, context=_context(columns))
+    return np.array(result, dtype=np.float64).reshape(len(index), -1)
+
+
+def _known_codes(column: Column, labels: pd.Index, index: pd.Index) -> NDArray[np.intp]:
+    """Codes of a column into known labels; every label must be known."""
+    if column.is_number:
+        values: Any = column.values
+        codes = labels.get_indexer(pd.Index(values))
+    else:
+        codes = labels.get_indexer(column.labels)[column.values]
+        values = column.labels.take(column.values)
+    unseen = np.flatnonzero(codes < 0)
+    if unseen.size:
+        raise DesignError(
+            f"A category of a predictor must occur in the fit; column {column.name} has "
+            f"{listed(dict.fromkeys(values[unseen]))} in rows {listed(index[unseen])}. Known: {listed(labels)}."
+        )
+    return np.asarray(codes)
+
+
+def _dates(column: Column) -> DesignError:
+    example = column.labels[0] if len(column.labels) else "no value"
+    return DesignError(
+        f"A predictor must hold numbers, text or categories; column {column.name} holds dates or durations "
+        f"({example}). Convert it to a number of days, years or seconds from a stated origin."
+    )
+
+
+@lru_cache(maxsize=4096)
+def plain_factors(term: str) -> tuple[str, ...] | None:
+    """Columns of a term that is a product of columns: "x:`a b`" -> ("x", "a b"); None where it has expressions."""
+    if term == "1":
+        return ()
+    tokens = lex(term)
+    return tuple(token.text for token in tokens[::2]) if all(token.kind == "name" for token in tokens[::2]) else None
+
+
+@lru_cache(maxsize=4096)
+def _arithmetic_columns(term: str) -> tuple[str, ...]:
+    """Columns that a term's expressions compute with: those of log(x) and I(x / z), not those of C(g)."""
+    if term == "1":
+        return ()
+    calls = [token.text for token in lex(term)[::2] if token.kind != "name" and not token.text.startswith("C(")]
+    return tuple(name for call in calls for name in term_columns(call))
+
+
+def _check_numeric(term: str, known: Mapping[str, pd.Index]) -> None:
+    if wrong := [name for name in _arithmetic_columns(term) if name in known]:
+        raise DesignError(
+            f"An expression must be computed from numbers; {term} reads {listed(wrong)}, which holds labels such as "
+            f"{listed(known[wrong[0]][:1])}. Convert the column to numbers, or use it as it stands."
+        )
+
+
+def _steps(terms: tuple[str, ...], known: Mapping[str, pd.Index]) -> tuple[Step, ...] | None:
+    """Direct coding of products of numeric columns and of single categorical columns; None for anything else.
+
+    These are most models, and formulaic's general machinery costs a hundred times what they need.
+    """
+    steps: list[Step] = []
+    spanned = False
+    for term in terms:
+        factors = plain_factors(term)
+        if factors is None:
+            return None
+        if not any(name in known for name in factors):
+            spanned = spanned or term == "1"
+            steps.append((factors, None))
+        elif len(factors) == 1:
+            steps.append((factors, int(spanned)))
+            spanned = True
+        else:
+            return None
+    return tuple(steps)
+
+
+def _direct(
+    steps: tuple[Step, ...], columns: Columns, codes: Mapping[str, NDArray[np.intp]], sizes: Mapping[str, int], n: int
+) -> Matrix:
+    width = sum(1 if first is None else sizes[names[0]] - first for names, first in steps)
+    out = np.empty((n, width))
+    j = 0
+    for names, first in steps:
+        if first is None:
+            out[:, j] = 1.0
+            for name in names:
+                out[:, j] *= columns[name].numbers()
+            j += 1
+            continue
+        for level in range(first, sizes[names[0]]):
+            np.equal(codes[names[0]], level, out=out[:, j], casting="unsafe")
+            j += 1
+    return out
+
+
+def _names(steps: tuple[Step, ...], known: Mapping[str, pd.Index]) -> tuple[str, ...]:
+    found: list[str] = []
+    for names, first in steps:
+        if first is None:
+            found.append(":".join(names) or "Intercept")
+        else:
+            found += [f"{names[0]}[{'T.' if first else ''}{label}]" for label in known[names[0]][first:]]
+    return tuple(found)
+
+
+def _frame(
+    used: Mapping[str, None], columns: Columns, codes: Mapping[str, NDArray[np.intp]], known: Mapping[str, pd.Index]
+) -> pd.DataFrame:
+    """What formulaic sees: doubles and categories, nothing it would have to guess about."""
+    return pd.DataFrame(
+        {
+            name: pd.Categorical.from_codes(codes[name], known[name]) if name in known else columns[name].numbers()
+            for name in used
+        }
+    )
+
+
+def _context(columns: Columns) -> dict[str, Callable[..., Any]]:
+    """The functions that expressions may call beside formulaic's transforms."""
+    from formulaic.transforms import TRANSFORMS
+
+    truths = {name for name, column in columns.items() if column.values.dtype == bool}
+
+    def C(data: Any, *args: Any, **options: Any) -> Any:
+        """Numbers arrive as doubles; categories are named after the whole numbers and truth values they stand for."""
+        if isinstance(data, pd.Series) and data.dtype == np.float64:
+            if data.name in truths:
+                data = data.astype(bool)
+            elif (data == data.round()).all() and (data.abs() < 2**53).all():
+                data = data.astype(np.int64)
+        return TRANSFORMS["C"](data, *args, **options)
+
+    return {**{name: getattr(np, name) for name in ELEMENTWISE}, "C": C}
+
+
+class _Evaluation:
+    """Evaluation of terms: numpy's warnings are held back (what is not finite is refused later), formulaic's
+    warning of unknown categories and every failure become a DesignError naming the terms."""
+
+    def __init__(self, terms: tuple[str, ...]) -> None:
+        self.terms = terms
+
+    def __enter__(self) -> None:
+        from formulaic.errors import DataMismatchWarning
+
+        self.numpy = np.errstate(all="ignore")
+        self.python = warnings.catch_warnings()
+        self.numpy.__enter__()
+        self.python.__enter__()
+        warnings.simplefilter("error", DataMismatchWarning)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self.python.__exit__(kind, error, trace)
+        self.numpy.__exit__(kind, error, trace)
+        if error is None or isinstance(error, DesignError) or not isinstance(error, Exception):
+            return
+        expressions = [term for term in self.terms if plain_factors(term) is None] or list(self.terms)
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise DesignError(
+            f"The terms of the formula must be computable from the data; {listed(expressions)} gave: {reason} "
+            "Check the values and options of the expression."
+        ) from error
+
+
+def _levels(state: Any) -> Levels:
+    """Levels of each categorical factor that formulaic coded, the reference level first."""
+    found = {}
+    for factor, (kind, held) in state.encoder_state.items():
+        if kind is None or kind.value != "categorical" or "categories" not in held:
+            continue
+        levels = list(held["categories"])
+        base = getattr(held["contrasts"].contrasts, "base", None)
+        if base in levels:
+            levels = [base, *(level for level in levels if level != base)]
+        found[factor] = tuple(levels)
+    return found

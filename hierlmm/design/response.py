@@ -1,0 +1,85 @@
+"""The response: read from a table, or put in place of another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from hierlmm.design.coding import check_finite, frozen
+from hierlmm.design.column import Column, Mask
+from hierlmm.design.encoder import learn
+from hierlmm.design.fingerprint import new_response
+from hierlmm.design.types import AreaDesign, LMMDesign, Vector
+from hierlmm.errors import DesignError, listed
+from hierlmm.spec.lexer import unquoted
+from hierlmm.spec.model import ModelSpec
+
+AnyDesign = TypeVar("AnyDesign", LMMDesign, AreaDesign)
+
+
+def with_response(design: AnyDesign, y: ArrayLike) -> AnyDesign:
+    """The design of the same rows with the response y (n,), in the order of its index (areas: of its areas).
+
+    The response's part of the fingerprint is that of the new values; `table` keeps the old ones. An area without a
+    direct estimate stays without: its value is not read. Raises DesignError where the length differs or a value that
+    is read is not finite.
+    """
+    values = np.array(y, dtype=np.float64)
+    if values.shape != design.y.shape:
+        raise DesignError(
+            f"A new response has one value for each row; found shape {values.shape} for {len(design.y)} rows. "
+            "Give the values in the order of the design."
+        )
+    labels, read = design.index if isinstance(design, LMMDesign) else design.areas, np.ones(len(values), dtype=bool)
+    if isinstance(design, AreaDesign):
+        read = design.role != "unsampled"
+        values[~read] = np.nan
+    if (bad := read & ~np.isfinite(values)).any():
+        raise DesignError(f"A new response must be finite; it is not for {listed(labels[bad])}. Correct these values.")
+    part = new_response(design.spec, values)
+    return replace(design, y=frozen(values), fingerprint=replace(design.fingerprint, response=part))
+
+
+def response_values(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index) -> Vector:
+    """(n,) response, nan where a column it reads is missing. Raises DesignError for text and infinite values."""
+    name = unquoted(spec.response)
+    for read in spec.columns().response:
+        _check_response(columns[read], index)
+    if name is not None:
+        y = np.array(columns[name].numbers())
+        check_response_finite(y, spec.response, columns, index)
+        return frozen(y)
+    present = np.flatnonzero(np.logical_and.reduce([_present(columns[read]) for read in spec.columns().response]))
+    values, _ = learn((spec.response,), {read: column.take(present) for read, column in columns.items()}, len(present))
+    if values.shape[1] != 1:
+        raise DesignError(f"The response must be one numeric column; {spec.response} gives {values.shape[1]} columns.")
+    y = np.full(len(index), np.nan)
+    y[present] = values[:, 0]
+    check_finite(values, (spec.response,), (spec.response,), columns, index[present])
+    return frozen(y)
+
+
+def _present(column: Column) -> Mask:
+    return ~column.missing if column.missing is not None else np.ones(len(column.values), dtype=bool)
+
+
+def _check_response(column: Column, index: pd.Index) -> None:
+    if column.is_number:
+        return
+    at = np.flatnonzero(column.values >= 0)[:3]
+    found = [repr(column.labels[column.values[i]]) for i in at]
+    raise DesignError(
+        f"The response must be numeric; column {column.name} holds {column.kind} such as {listed(found)} "
+        f"(rows {listed(index[at])}). Convert it, for example with pandas.to_numeric."
+    )
+
+
+def check_response_finite(y: Vector, name: str, columns: Mapping[str, Column], index: pd.Index) -> None:
+    """Refuse infinite values of the response, naming the rows."""
+    if np.isinf(y).any():
+        check_finite(y[:, None], (name,), (name,), columns, index)
