@@ -251,7 +251,7 @@ def _data(dataset: str, columns: tuple[Column, ...], rows: int) -> pd.DataFrame:
     path = _folder() / dataset / "data.csv"
     types: dict[Any, Any] = {column.name: _DTYPES[column.kind] for column in columns}
     try:
-        data = pd.read_csv(path, dtype=types, float_precision="round_trip")
+        data = pd.read_csv(path, dtype=types)
     except (OSError, ValueError) as error:
         raise FileError(f"The data of a catalogue entry are a CSV file; {path} could not be read: {error}.") from None
     found = (list(data.columns), len(data))

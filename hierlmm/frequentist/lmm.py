@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.design import with_response as design_with_response
 from hierlmm.design.crossproducts import CrossProducts, cross_products, with_response
 from hierlmm.design.types import LMMDesign
 from hierlmm.errors import DesignError
@@ -53,15 +54,20 @@ def refit(fit: LMMFit, y: object) -> LMMFit:
             f"A refit needs one finite response for each of the {len(fit.design.y)} rows of the fit; found shape "
             f"{values.shape} with {int((~np.isfinite(values)).sum())} missing or infinite. Fit anew where rows change."
         )
-    design = fit.design.with_response(values)
+    design = design_with_response(fit.design, values)
     equations = with_response(fit.equations, design, values)
     start = None if fit.at is None or fit.singular else Parameters.of(equations).theta(fit.at.factors)
     return _fit(design, equations, fit.method, start)
 
 
-def restore(design: LMMDesign, method: Method, theta: Array, certificate: Certificate) -> LMMFit:
-    """The fit at a known optimum (working-scale theta), without a search: for fits read from a file."""
-    cp = cross_products(design)
+def restore(
+    design: LMMDesign, method: Method, theta: Array, certificate: Certificate, origin: LMMDesign | None = None
+) -> LMMFit:
+    """The fit at a known optimum (working-scale theta), without a search: for fits read from a file.
+
+    origin  for a refit, the design of the first fit: the cross-products are then formed as the refit formed them
+    """
+    cp = cross_products(design) if origin is None else with_response(cross_products(origin), design, design.y)
     if _explained(design, cp):
         return _fit(design, cp, method, None)
     parameters = Parameters.of(cp)

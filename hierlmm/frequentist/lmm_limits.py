@@ -9,6 +9,7 @@ from hierlmm.design.crossproducts import CrossProducts
 from hierlmm.design.types import LMMDesign
 from hierlmm.errors import FitError
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
+from hierlmm.likelihood.lmm import solve_fixed
 from hierlmm.likelihood.lmm_derivatives import Method
 from hierlmm.likelihood.optimum import Certificate
 
@@ -20,7 +21,8 @@ WITHIN = 1e-10
 
 def fit_without_variation(design: LMMDesign, cp: CrossProducts, method: Method) -> LMMFit:
     """X alone reproduces the response: the coefficients are exact and every variance is zero."""
-    beta = np.linalg.lstsq(design.X, design.y - design.offset, rcond=None)[0]
+    R = cp.rest.shape[0] - cp.p - 1
+    beta = solve_fixed(cp.rest[R:, R:]).beta @ cp.X_map.T + cp.X_shift
     p = design.X.shape[1]
     sizes = [(len(f.levels), f.Z.shape[1]) for f in design.factors]
     zero = tuple(np.zeros((q, q)) for _, q in sizes)
