@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,8 +45,11 @@ def statsmodels(formula: str, data: pd.DataFrame) -> Callable[[], object] | None
     fixed = re.split(r"\+\s*\(", formula)[0]
 
     def call() -> object:
-        fit = smf.mixedlm(fixed, data, groups=data[bars[0][1].strip()], re_formula=f"~{bars[0][0]}").fit(reml=True)
-        return fit.bse, fit.random_effects
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = smf.mixedlm(fixed, data, groups=data[bars[0][1].strip()], re_formula=f"~{bars[0][0]}")
+            fit = model.fit(reml=True)
+            return fit.bse, fit.random_effects
 
     return call
 
