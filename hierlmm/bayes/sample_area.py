@@ -106,7 +106,9 @@ def _result(
         priors=priors,
         propriety=propriety,
         diagnostics=chains.diagnostics.as_mapping(),
-        notes=(*chains.diagnostics.failures, how, *chains.diagnostics.retries, *design.notes, *propriety.missing()),
+        notes=(
+            *chains.diagnostics.failures, *chains.diagnostics.retries, how, *design.notes, *propriety.missing()
+        ),
         seed=seed,
         sample=sample,
         fixed_effects=fixed,
