@@ -52,7 +52,10 @@ def heading(posterior: Posterior) -> list[str]:
     """The model, how the posterior was computed and its priors."""
     how = {"integrate": "Exact posterior by integration", "nuts": "Posterior by NUTS (PyMC)"}[posterior.engine]
     number = posterior.sample.chains * posterior.sample.number
+    failures = posterior.diagnostics.get("failures")
+    first = ["This posterior failed its checks and must not be relied on:\n" + "\n".join(wrapped([str(failures)]))]
     return [
+        *(first if failures else []),
         str(posterior.spec),
         f"{how}; {number} draws, seed {posterior.seed}",
         "Priors\n" + "\n".join(wrapped(posterior.priors.describe())),
@@ -62,7 +65,7 @@ def heading(posterior: Posterior) -> list[str]:
 def closing(posterior: Posterior) -> list[str]:
     """Diagnostics and notes."""
     parts = [f"{name}: {value:.3g}" if isinstance(value, float) else f"{name}: {value}"
-             for name, value in posterior.diagnostics.items()]
+             for name, value in posterior.diagnostics.items() if value != ""]
     out = ["Diagnostics\n" + "\n".join(wrapped(parts)), "\n".join(wrapped([posterior.propriety.rule]))]
     return out + (["Notes\n" + "\n".join(wrapped(posterior.notes))] if posterior.notes else [])
 
