@@ -17,6 +17,8 @@ from hierlmm.design.types import AreaDesign, Fingerprint, LMMDesign
 from hierlmm.spec.model import ModelSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import xarray as xr
 
 Array = NDArray[np.float64]
@@ -144,6 +146,15 @@ class Posterior(ABC):
     @abstractmethod
     def summary(self) -> str:
         """The result as text, 80 columns wide."""
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def save(self, path: str | Path) -> None:
+        """Write the posterior with its draws to one file that `hierlmm.read` loads."""
+        from hierlmm.saving import save
+
+        save(self, path)
 
 
 def freeze(value: object) -> None:

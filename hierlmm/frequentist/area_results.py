@@ -16,6 +16,8 @@ from hierlmm.likelihood.area_variance import VarianceEstimate
 from hierlmm.spec.model import ModelSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hierlmm.frequentist.profile import ProfileCurve
 
 Vector = NDArray[np.float64]
@@ -219,3 +221,12 @@ class AreaFit:
         from hierlmm.frequentist.area_summary import summary
 
         return summary(self)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to one file that `hierlmm.read` loads."""
+        from hierlmm.saving import save
+
+        save(self, path)

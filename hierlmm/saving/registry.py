@@ -14,13 +14,17 @@ VALUES: Mapping[str, str] = {
     "AreaTerms": "hierlmm.bayes.areaterms",
     "Certificate": "hierlmm.likelihood.optimum",
     "Comparison": "hierlmm.compare.results",
+    "Component": "hierlmm.bayes.components",
     "Draws": "hierlmm.bayes.results",
     "Dropped": "hierlmm.design.types",
     "Estimates": "hierlmm.bayes.results",
     "Fingerprint": "hierlmm.design.types",
     "LMMPosterior": "hierlmm.bayes.lmmresults",
+    "LMMTerms": "hierlmm.bayes.lmmterms",
+    "Points": "hierlmm.bayes.lmmterms",
     "Propriety": "hierlmm.bayes.propriety",
     "VarianceEstimate": "hierlmm.likelihood.area_variance",
+    "Variances": "hierlmm.bayes.density",
 }
 ENUMS: Mapping[str, str] = {
     "Agreement": "hierlmm.compare.results",
