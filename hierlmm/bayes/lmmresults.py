@@ -39,21 +39,29 @@ class LMMPosterior(Posterior):
 
     @property
     def variance_components(self) -> pd.DataFrame:
-        """group, term, term2, quantity (variance, sd, covariance, correlation, share), estimate, se, lower, upper, mcse."""
+        """group, term, term2, quantity, estimate, se, lower, upper, mcse.
+
+        quantity is variance, sd, covariance, correlation or share (of the mean variance of a row).
+        """
         labels = {name: [getattr(c, name) for c in self.components] for name in ("group", "term", "term2", "quantity")}
         return pd.DataFrame({**labels, **self.component_estimates.columns()})
 
     @property
     def random_effects(self) -> pd.DataFrame:
-        """group, level, term, estimate, se, lower, upper, conditional_se, mcse: one row an effect.
+        """group, level, term, estimate, se, lower, upper, conditional_se, mcse, g1, g2, g3: one row an effect.
 
-        se is the posterior sd; conditional_se the root of E[Var(b | y, β, ψ)], the counterpart of the fit's.
+        se is the posterior sd; conditional_se the root of E[Var(b | y, β, ψ)], the counterpart of the fit's. g1 is
+        its square, g2 what β adds given ψ, g3 = Var[b̂(ψ)|y] what not knowing ψ adds: together se squared.
         """
         parts = []
-        for factor, b, conditional in zip(self.design.factors, self.terms.b, self.terms.conditional, strict=True):
+        terms = self.terms
+        for factor, b, conditional, within in zip(
+            self.design.factors, terms.b, terms.conditional, terms.within, strict=True
+        ):
             frame = pd.DataFrame({**_labels(factor, list(factor.coefficients)), **b.columns()})
             frame.insert(7, "conditional_se", conditional.ravel())
-            parts.append(frame)
+            g1, inside = conditional.ravel() ** 2, within.ravel()
+            parts.append(frame.assign(g1=g1, g2=inside - g1, g3=frame["se"] ** 2 - inside))
         return pd.concat(parts, ignore_index=True)
 
     @property

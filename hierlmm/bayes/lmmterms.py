@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes import mixture
-from hierlmm.bayes.density import Target, Variances
+from hierlmm.bayes.density import Target, Variances, pieces
 from hierlmm.bayes.results import TAILS, Estimates
 from hierlmm.design.types import LMMDesign
-from hierlmm.likelihood.blup import covariances, means
-from hierlmm.likelihood.marginal import batches, marginal
+from hierlmm.likelihood.blup import Joint, means
+from hierlmm.likelihood.blup_variances import variances
+from hierlmm.likelihood.marginal import marginal
 
 Array = NDArray[np.float64]
 
 # Components of the mixtures whose quantiles are taken: the spread between them is a fraction of that within, so that
-# this many leave an error below half a percent of a standard deviation.
-COMPONENTS = 1024
+# this many leave an error of about half a percent of a standard deviation.
+COMPONENTS = 512
+# Nodes of an integration rule up to which all of them are components.
+RULE = 4096
+# Weights below this share of the largest are left out.
+NEGLIGIBLE = 1e-13
 # Numbers in the arrays (components, quantities) that quantiles are taken of.
 SLAB = 30_000_000
 
@@ -63,6 +69,7 @@ class LMMTerms:
     """Posterior of β (p,), of b per factor (G, q) and of the sums with fixed partners per factor (G, terms).
 
     conditional  per factor (G, q) sqrt of E[Var(b | y, β, ψ)]: the posterior counterpart of lme4's condVar
+    within       per factor (G, q) E[Var(b | y, ψ)]: what is left of the posterior variance were ψ known
     sums         per factor Estimates (G, s) of β + b for the s coefficients that have a fixed partner
     cov_beta     (p, p)
     """
@@ -71,6 +78,7 @@ class LMMTerms:
     cov_beta: Array
     b: tuple[Estimates, ...]
     conditional: tuple[Array, ...]
+    within: tuple[Array, ...]
     sums: tuple[Estimates, ...]
 
 
@@ -82,9 +90,43 @@ def partners(design: LMMDesign) -> tuple[tuple[tuple[int, int], ...], ...]:
     )
 
 
+Visit = Callable[[NDArray[np.intp], Joint], None]
+
+
+def average(target: Target, points: Points, visit: Visit | None = None) -> LMMTerms:
+    """Average the exact moments given ψ over the weighted points; intervals from the mixture of Gaussians.
+
+    visit  called for each batch with the positions of its points and their joint distributions of (b, β)
+    """
+    sums = _Sums.empty(target, points)
+    few = systematic(points, sums.mean.size)
+    rows = np.unique(few)
+    mean, variance = (np.empty((rows.size, sums.mean.size)) for _ in range(2))
+    used = np.flatnonzero(points.weight > NEGLIGIBLE * points.weight.max())
+    for here in (used[piece] for piece in pieces(target.cp, used.size)):
+        at = joint_at(target, points.psi[here])
+        given = _given(target, at)
+        sums.add(given, points.weight[here], here)
+        among = np.isin(here, rows)
+        place = np.searchsorted(rows, here[among])
+        mean[place], variance[place] = given.mean[among], given.variance[among]
+        if visit is not None:
+            visit(here, at)
+    count = np.bincount(np.searchsorted(rows, few)).astype(np.float64)
+    weight = points.weight[rows] if rows.size == few.size and not points.replicate.size else count
+    lower, upper = mixture.quantiles(weight / weight.sum(), mean, variance, TAILS)
+    return sums.terms(target.design, points, lower, upper)
+
+
+def joint_at(target: Target, psi: Variances) -> Joint:
+    """The joint distribution of (b, β) given ψ at K values of ψ."""
+    G = psi.G
+    return marginal(target.cp, [G[f] for f in target.cp.order], psi.sigma**2, target.beta_prior).at
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Given:
-    """Moments given ψ at K points, all quantities side by side: mean and variance (K, J), conditional (K, C)."""
+    """Moments given ψ at K points: J quantities (β, every b, every sum) and C effects side by side."""
 
     mean: Array
     variance: Array
@@ -92,92 +134,97 @@ class _Given:
     cov_beta: Array
 
 
-def average(target: Target, points: Points) -> LMMTerms:
-    """Average the exact moments given ψ over the weighted points; intervals from the mixture of Gaussians."""
-    design = target.design
-    used = np.flatnonzero(points.weight > 1e-15 * points.weight.max())
-    J, C = _widths(design)
-    p = len(design.fixed)
-    top = used[np.argmax(points.weight[used])]
-    centre = _given(target, points.psi[top : top + 1]).mean[0]
-    R = points.shares().size
-    by_replicate = np.zeros((R, J))
-    replicate = points.replicate if points.replicate.size else np.zeros(points.weight.size, dtype=np.intp)
-    second, inside, conditional, cov_beta = np.zeros(J), np.zeros(J), np.zeros(C), np.zeros((p, p))
-    for slot in batches(target.cp, used.size):
-        here = used[slot]
-        given = _given(target, points.psi[here])
-        w, away = points.weight[here], given.mean - centre
-        np.add.at(by_replicate, replicate[here], w[:, None] * away)
-        second += w @ away**2
-        inside += w @ given.variance
-        conditional += w @ given.conditional
-        cov_beta += np.einsum("k,kij->ij", w, given.cov_beta) + (w[:, None] * away[:, :p]).T @ away[:, :p]
-    shift = by_replicate.sum(axis=0)
-    variance = inside + np.maximum(second - shift**2, 0.0)
-    mcse = points.mcse(by_replicate / points.shares()[:, None])
-    lower, upper = _quantiles(target, points, J)
-    everything = Estimates(centre + shift, np.sqrt(variance), lower, upper, mcse)
-    return _unpacked(design, everything, np.sqrt(conditional), cov_beta - np.outer(shift[:p], shift[:p]))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """Running weighted sums over points, of means less those at the heaviest point (`mean`, (J,)).
+
+    first (R, J) by replicate, second (J,) squares, inside (J,) variances given ψ, conditional (C,), cov_beta (p, p)
+    """
+
+    points: Points
+    mean: Array
+    first: Array
+    second: Array
+    inside: Array
+    conditional: Array
+    cov_beta: Array
+
+    @classmethod
+    def empty(cls, target: Target, points: Points) -> _Sums:
+        top = int(np.argmax(points.weight))
+        given = _given(target, joint_at(target, points.psi[top : top + 1]))
+        J, C, p = given.mean.shape[1], given.conditional.shape[1], len(target.design.fixed)
+        R = points.shares().size
+        return cls(points, given.mean[0], np.zeros((R, J)), np.zeros(J), np.zeros(J), np.zeros(C), np.zeros((p, p)))
+
+    def add(self, given: _Given, weight: Array, here: NDArray[np.intp]) -> None:
+        away = given.mean - self.mean
+        p = len(self.cov_beta)
+        if self.points.replicate.size:
+            np.add.at(self.first, self.points.replicate[here], weight[:, None] * away)
+        else:
+            self.first[0] += weight @ away
+        self.second[:] += weight @ away**2
+        self.inside[:] += weight @ given.variance
+        self.conditional[:] += weight @ given.conditional
+        own = np.einsum("k,kij->ij", weight, given.cov_beta)
+        self.cov_beta[:] += own + (weight[:, None] * away[:, :p]).T @ away[:, :p]
+
+    def terms(self, design: LMMDesign, points: Points, lower: Array, upper: Array) -> LMMTerms:
+        shift = self.first.sum(axis=0)
+        p = len(self.cov_beta)
+        se = np.sqrt(self.inside + np.maximum(self.second - shift**2, 0.0))
+        mcse = points.mcse(self.first / points.shares()[:, None])
+        cov_beta = self.cov_beta - np.outer(shift[:p], shift[:p])
+        estimates = Estimates(self.mean + shift, se, lower, upper, mcse)
+        return _unpacked(design, estimates, np.sqrt(self.conditional), self.inside[p:], cov_beta)
 
 
-def systematic(points: Points, quantities: int) -> Points:
-    """The points themselves where they are few or an integration rule, else a systematic sample of equal weight."""
+def systematic(points: Points, quantities: int) -> NDArray[np.intp]:
+    """Positions of all points of an integration rule, where they are few, else a systematic sample of equal weight."""
     most = max(128, min(COMPONENTS, SLAB // max(quantities, 1)))
-    used = np.flatnonzero(points.weight > 1e-15 * points.weight.max())
-    weight = points.weight[used] / points.weight[used].sum()
-    if points.replicate.size or used.size > 2 * most:
-        used = used[np.minimum(np.searchsorted(np.cumsum(weight), (np.arange(most) + 0.5) / most), used.size - 1)]
-        weight = np.full(most, 1.0 / most)
-    return Points(points.psi[used], weight, np.zeros(0, dtype=np.intp))
+    used = np.flatnonzero(points.weight > NEGLIGIBLE * points.weight.max())
+    if not points.replicate.size and used.size <= RULE:
+        return used
+    share = np.cumsum(points.weight[used])
+    steps = share[-1] * (np.arange(most) + 0.5) / most
+    return np.asarray(used[np.minimum(np.searchsorted(share, steps), used.size - 1)], dtype=np.intp)
 
 
-def _quantiles(target: Target, points: Points, J: int) -> Array:
-    """(2, J) interval ends of the mixtures."""
-    few = systematic(points, J)
-    parts = [_given(target, few.psi[slot]) for slot in batches(target.cp, few.weight.size)]
-    mean = np.concatenate([part.mean for part in parts])
-    variance = np.concatenate([part.variance for part in parts])
-    return mixture.quantiles(few.weight, mean, variance, TAILS)
+def thinned(points: Points, quantities: int) -> Points:
+    """The points at the positions `systematic` gives, with their weights."""
+    few = systematic(points, quantities)
+    all_of_a_rule = not points.replicate.size and np.unique(few).size == few.size
+    weight = points.weight[few] if all_of_a_rule else np.ones(few.size)
+    return Points(points.psi[few], weight / weight.sum(), np.zeros(0, dtype=np.intp))
 
 
-def _widths(design: LMMDesign) -> tuple[int, int]:
-    effects = sum(len(f.levels) * len(f.coefficients) for f in design.factors)
-    sums = sum(len(f.levels) * len(pairs) for f, pairs in zip(design.factors, partners(design), strict=True))
-    return len(design.fixed) + effects + sums, effects
-
-
-def _given(target: Target, psi: Variances) -> _Given:
+def _given(target: Target, at: Joint) -> _Given:
     """Exact moments of β, every b and every sum at K values of ψ."""
     cp, design = target.cp, target.design
-    G = psi.G
-    at = marginal(cp, [G[f] for f in cp.order], psi.sigma**2, target.beta_prior).at
-    mean, cov = means(cp, at), covariances(cp, at)
-    place = {f: position for position, f in enumerate(cp.order)}
-    K = psi.sigma.size
-    beta_variance = np.diagonal(cov.beta, axis1=1, axis2=2)
-    centre, spread, conditional = [mean.beta], [beta_variance], []
-    sums, sum_spread = [], []
-    for f, pairs in enumerate(partners(design)):
-        at_f = place[f]
-        b, error = mean.b[at_f], np.diagonal(cov.error[at_f], axis1=2, axis2=3)
-        centre.append(b.reshape(K, -1))
-        spread.append(error.reshape(K, -1))
-        conditional.append(np.diagonal(cov.conditional[at_f], axis1=2, axis2=3).reshape(K, -1))
-        i, k = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        both = cov.with_beta[at_f][:, :, i, k]
-        sums.append((mean.beta[:, None, i] + b[:, :, k]).reshape(K, -1))
-        sum_spread.append((beta_variance[:, None, i] + error[:, :, k] + 2.0 * both).reshape(K, -1))
-    none = np.zeros((K, 0))
+    pairs = partners(design)
+    mean, spread = means(cp, at), variances(cp, at, [pairs[f] for f in cp.order])
+    position = [cp.order.index(f) for f in range(len(design.factors))]
+    K = at.sigma2.size
+    b = [mean.b[i] for i in position]
+    total = [mean.beta[:, None, [i for i, _ in two]] + x[:, :, [k for _, k in two]]
+             for x, two in zip(b, pairs, strict=True)]  # fmt: skip
+    own = np.diagonal(spread.cov_beta, axis1=1, axis2=2)
     return _Given(
-        np.concatenate([*centre, *sums], axis=1),
-        np.maximum(np.concatenate([*spread, *sum_spread], axis=1), 0.0),
-        np.concatenate([none, *conditional], axis=1),
-        cov.beta,
+        _flat(K, [mean.beta, *b, *total]),
+        _flat(K, [own, *(spread.error[i] for i in position), *(spread.sums[i] for i in position)]),
+        _flat(K, [spread.conditional[i] for i in position]),
+        spread.cov_beta,
     )
 
 
-def _unpacked(design: LMMDesign, all_of: Estimates, conditional: Array, cov_beta: Array) -> LMMTerms:
+def _flat(K: int, parts: list[Array]) -> Array:
+    return np.concatenate([np.zeros((K, 0)), *(part.reshape(K, -1) for part in parts)], axis=1)
+
+
+def _unpacked(
+    design: LMMDesign, all_of: Estimates, conditional: Array, within: Array, cov_beta: Array
+) -> LMMTerms:
     p = len(design.fixed)
     shapes = [(len(f.levels), len(f.coefficients)) for f in design.factors]
     sum_shapes = [(len(f.levels), len(pairs)) for f, pairs in zip(design.factors, partners(design), strict=True)]
@@ -186,12 +233,19 @@ def _unpacked(design: LMMDesign, all_of: Estimates, conditional: Array, cov_beta
         size = shape[0] * shape[1]
         pieces.append(_slice(all_of, at, size, shape))
         at += size
-    held, at = [], 0
+    held, inside, at = [], [], 0
     for shape in shapes:
-        held.append(conditional[at : at + shape[0] * shape[1]].reshape(shape))
-        at += shape[0] * shape[1]
+        here = slice(at, at + shape[0] * shape[1])
+        held.append(conditional[here].reshape(shape))
+        inside.append(within[here].reshape(shape))
+        at = here.stop
     return LMMTerms(
-        _slice(all_of, 0, p, (p,)), cov_beta, tuple(pieces[: len(shapes)]), tuple(held), tuple(pieces[len(shapes) :])
+        beta=_slice(all_of, 0, p, (p,)),
+        cov_beta=cov_beta,
+        b=tuple(pieces[: len(shapes)]),
+        conditional=tuple(held),
+        within=tuple(inside),
+        sums=tuple(pieces[len(shapes) :]),
     )
 
 

@@ -154,24 +154,28 @@ def _terms(of: Target, sample: Draws, points: Points) -> LMMTerms:
         np.stack([beta[:, :, None, i] + own[..., k] for i, k in pairs], axis=-1) if pairs else own[..., :0]
         for own, pairs in zip(b, partners(design), strict=True)
     ]
+    conditional, within = _given_variances(of, points)
     return LMMTerms(
         beta=summarise(beta),
         cov_beta=covariance(beta),
         b=tuple(summarise(own) for own in b),
-        conditional=_conditional(of, points),
+        conditional=conditional,
+        within=within,
         sums=tuple(summarise(own) for own in sums),
     )
 
 
-def _conditional(of: Target, points: Points) -> tuple[Array, ...]:
-    """Per factor (levels, q) root of the mean of Var(b | y, beta, psi) over the points."""
+def _given_variances(of: Target, points: Points) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Per factor (levels, q) root of the mean of Var(b | y, beta, psi), and mean of Var(b | y, psi), over the points."""
     K = points.weight.size
     psi = points.psi[np.unique(np.linspace(0, K - 1, min(K, FOR_CONDITIONAL)).astype(int))]
     G, size = psi.G, psi.sigma.size
-    total = [np.zeros((len(f.levels), len(f.coefficients))) for f in of.design.factors]
+    shapes = [(len(f.levels), len(f.coefficients)) for f in of.design.factors]
+    conditional, within = [np.zeros(shape) for shape in shapes], [np.zeros(shape) for shape in shapes]
     for here in batches(of.cp, size):
         at = marginal(of.cp, [G[f][here] for f in of.cp.order], psi.sigma[here] ** 2, of.beta_prior).at
-        found = covariances(of.cp, at).conditional
+        found = covariances(of.cp, at)
         for position, f in enumerate(of.cp.order):
-            total[f] += np.diagonal(found[position], axis1=2, axis2=3).sum(axis=0)
-    return tuple(np.sqrt(part / size) for part in total)
+            conditional[f] += np.diagonal(found.conditional[position], axis1=2, axis2=3).sum(axis=0)
+            within[f] += np.diagonal(found.error[position], axis1=2, axis2=3).sum(axis=0)
+    return tuple(np.sqrt(part / size) for part in conditional), tuple(part / size for part in within)

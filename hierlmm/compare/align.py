@@ -45,8 +45,16 @@ def _area_parts(fit: AreaFit, posterior: AreaPosterior) -> list[pd.DataFrame]:
     areas = _matched(fit.areas, posterior.areas, ["area"])
     areas = areas.rename(columns={"area": "level"}).assign(part="area", quantity="mean")
     areas = areas.rename(columns={"gamma_posterior": "posterior_gamma"})
-    variance = _matched(fit.A, posterior.A, ["term"]).assign(part="variance", quantity="variance")
+    variance = _matched(_with_tau(fit.A), posterior.A, ["term"]).assign(part="variance", quantity=["variance", "sd"])
     return [_part(areas), _part(_matched(fit.fixed, posterior.fixed, ["term"]).assign(part="fixed")), _part(variance)]
+
+
+def _with_tau(A: pd.DataFrame) -> pd.DataFrame:
+    """The fit's row A, and tau = √A with its standard error by the delta method; missing at zero, where it fails."""
+    row = A[["term", "estimate", "se"]]
+    root = np.sqrt(row["estimate"])
+    tau = row.assign(term="tau", estimate=root, se=row["se"] / (2 * root.where(root > 0)))
+    return pd.concat([row, tau], ignore_index=True)
 
 
 def _lmm_parts(fit: LMMFit, posterior: LMMPosterior) -> list[pd.DataFrame]:

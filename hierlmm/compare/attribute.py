@@ -73,12 +73,16 @@ def attribute(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) ->
 def _exact_means(
     posterior: LMMPosterior | AreaPosterior, priors: ResolvedPriors, step: str, reasons: list[str]
 ) -> Array | None:
-    """Posterior means under other priors, or None with the reason where that posterior is improper."""
+    """Posterior means under other priors, or None with the reason where they do not exist."""
     try:
-        return posterior_means(of_design(posterior.design, priors, draws=0, seed=posterior.seed))
+        means = posterior_means(of_design(posterior.design, priors, draws=0, seed=posterior.seed))
     except (PriorError, FitError) as error:
         reasons.append(f"The step {step!r} is merged with the next: {error}")
         return None
+    if not np.isfinite(means).all():
+        reasons.append(f"The step {step!r} is merged with the next: under its priors the posterior means do not exist.")
+        return None
+    return means
 
 
 def _steps(values: list[Array | None]) -> dict[str, Array]:

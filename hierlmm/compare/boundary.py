@@ -162,7 +162,8 @@ def _direction(G: Array, names: list[str]) -> str:
         return ""
     null = vectors[:, 0] / np.abs(vectors[:, 0]).max()
     null = null * np.sign(null[np.argmax(np.abs(null))])
-    parts = [f"{'-' if v < 0 else '+'} {abs(v):.2g} {name}/sd" for v, name in zip(null, names, strict=True) if abs(v) > 1e-3]
+    named = [(v, name) for v, name in zip(null, names, strict=True) if abs(v) > 1e-3]
+    parts = [f"{'-' if v < 0 else '+'} {abs(v):.2g} {name}/sd" for v, name in named]
     return " ".join(parts).removeprefix("+ ")
 
 

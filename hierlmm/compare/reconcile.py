@@ -29,6 +29,8 @@ WHAT = {
     "predictors": "the predictors or groups",
     "variances": "the known sampling variances",
 }
+# Columns that name a predicted mean: the area, or group, level and term.
+LABELS = ("area", "group", "level", "term")
 STEP_WORDS = {
     "estimator": "the estimator of the variances",
     "averaging": "averaging over the variances instead of plugging one value in",
@@ -127,13 +129,16 @@ def _largest(posterior: LMMPosterior | AreaPosterior, steps: Attribution) -> str
     distance = np.abs(_in_sd(posterior, frame))
     if not np.isfinite(distance).any():
         return ""
-    row = frame.iloc[int(np.nanargmax(distance))]
-    labels = [str(row[c]) for c in ("area", "group", "level", "term") if c in frame]
+    at = int(np.nanargmax(distance))
+    row = frame.drop(columns=[c for c in LABELS if c in frame]).iloc[at]
+    names = [str(frame[c].iloc[at]) for c in LABELS if c in frame]
+    what = f"{posterior.spec.random[0].factor} {names[0]}" if len(names) == 1 else f"{names[0]} {names[1]}, {names[2]}"
     cause = max(STEPS, key=lambda step: abs(row[step]))
     total = row["end"] - row["start"]
     return (
-        f"The largest difference is at {' '.join(labels)}: posterior mean {row['end']:.4g} against {row['start']:.4g}, "
-        f"{total:+.3g} or {np.nanmax(distance):.2f} posterior sds; most of it, {row[cause]:+.3g}, is {STEP_WORDS[cause]}."
+        f"The largest difference is at {what}: posterior mean {row['end']:.4g} against {row['start']:.4g}, "
+        f"{total:+.3g} or {np.nanmax(distance):.2f} posterior sds; its largest step, {row[cause]:+.3g}, is "
+        f"{STEP_WORDS[cause]}."
     )
 
 

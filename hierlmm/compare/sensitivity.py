@@ -93,7 +93,8 @@ def _stacked(parts: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _sds(components: pd.DataFrame) -> pd.DataFrame:
     sds = components[components["quantity"].isin(["sd", "correlation"])]
-    names = sds[["group", "term", "term2"]].agg(lambda row: ":".join(part for part in row if part), axis=1)
+    parts = sds[["group", "term", "term2"]].itertuples(index=False, name=None)
+    names = pd.Series([":".join(part for part in row if part) for row in parts], sds.index, dtype=object)
     return sds.assign(part="variance", label=sds["quantity"] + "(" + names + ")")
 
 
