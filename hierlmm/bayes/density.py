@@ -106,7 +106,7 @@ class Target:
         G = [covariances[f] for f in self.cp.order]
         out = np.empty(psi.sigma.size)
         with np.errstate(all="ignore"):
-            for here in _pieces(self.cp, psi.sigma.size):
+            for here in pieces(self.cp, psi.sigma.size):
                 part = [g[here] for g in G]
                 out[here] = restricted_loglik(self.cp, part, psi.sigma[here] ** 2, self.beta_prior)
         return np.where(np.isfinite(out), out, -np.inf)
@@ -124,7 +124,7 @@ class Target:
         return np.where(np.isnan(value) | far, -np.inf, value)
 
 
-def _pieces(cp: CrossProducts, K: int) -> list[slice]:
+def pieces(cp: CrossProducts, K: int) -> list[slice]:
     """Slices of K points whose arrays stay in the processor's cache."""
     levels, q = cp.sizes[0] if cp.sizes else (1, 1)
     m = cp.rest.shape[0]
@@ -150,7 +150,7 @@ def target(design: LMMDesign, priors: ResolvedPriors) -> Target:
 
 def _residual(priors: ResolvedPriors) -> SDPrior:
     if priors.residual is None:
-        raise PriorError("A linear mixed model has a residual sd and needs a prior of it; found none. State `residual`.")
+        raise PriorError("A linear mixed model needs a prior of its residual sd; found none. State `residual`.")
     return priors.residual
 
 

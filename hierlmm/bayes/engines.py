@@ -66,7 +66,7 @@ def of_design(
     if engine != "integrate":
         raise FitError(f"`engine` is 'integrate' or 'nuts'; found {engine!r}. Use one of these.")
     if nuts is not None:
-        raise FitError("`nuts` has options of engine 'nuts'; found engine 'integrate'. Leave it out, or use engine='nuts'.")
+        raise FitError("`nuts` has options of engine 'nuts'; found engine 'integrate'. Leave it out.")
     if isinstance(design, AreaDesign):
         from hierlmm.bayes.areaposterior import area_posterior
 

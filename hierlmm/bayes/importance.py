@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 REPLICATES = 16
 # Points of each replicate in the first round, from a t at the mode, and in every later round.
-FIRST, LATER = 32, 160
+FIRST, LATER = 32, 128
 ROUNDS = 6
 # Effective sample size at which another round is not worth its time.
 ENOUGH = 2000.0

@@ -10,20 +10,19 @@ from numpy.typing import NDArray
 from hierlmm.bayes import variancelattice
 from hierlmm.bayes.areaposterior import existing
 from hierlmm.bayes.components import Component, components, summarised, values
-from hierlmm.bayes.density import Target, Variances, target
+from hierlmm.bayes.density import target
 from hierlmm.bayes.importance import Sampled, sample_variances
+from hierlmm.bayes.lmmdraws import Resampled, draws_given
 from hierlmm.bayes.lmmresults import LMMPosterior
-from hierlmm.bayes.lmmterms import LMMTerms, Points, average
+from hierlmm.bayes.lmmterms import LMMTerms, average
 from hierlmm.bayes.propriety import Propriety
 from hierlmm.bayes.proprietylmm import lmm_propriety, refuse_exact_fit
 from hierlmm.bayes.psis import TRUSTED
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.results import TAILS, Draws, Estimates
+from hierlmm.bayes.results import TAILS
 from hierlmm.bayes.variancelattice import VarianceLattice
 from hierlmm.design.types import LMMDesign
 from hierlmm.errors import FitError
-from hierlmm.likelihood.blup import draw
-from hierlmm.likelihood.marginal import batches, marginal
 
 Array = NDArray[np.float64]
 
@@ -41,19 +40,24 @@ def lmm_posterior(design: LMMDesign, priors: ResolvedPriors, draws: int, seed: i
     refuse_exact_fit(of)
     rng = np.random.default_rng(seed)
     rows = components(design, propriety)
+    notes: tuple[str, ...] = ()
     if len(of.names) == 2:
         found = variancelattice.integrate_variances(of, propriety)
-        points, psi = found.points, variancelattice.draw(found, draws, rng)
-        estimates = summarised(rows, points, values(design, points.psi), lattice_intervals(found, rows))
-        diagnostics, notes = _lattice_diagnostics(found), ()
+        points = found.points
+        limits = lattice_intervals(found, rows)
+        diagnostics = _lattice_diagnostics(found)
+        averaged = average(of, points)
+        sample = draws_given(of, variancelattice.draw(found, draws, rng), rng)
     else:
         sampled = sample_variances(of, rng)
         _refuse_untrusted(sampled)
-        points = sampled.points
-        psi = points.psi[rng.choice(points.weight.size, size=draws, p=points.weight)]
-        estimates = summarised(rows, points, values(design, points.psi))
-        diagnostics, notes = _sampled_diagnostics(sampled)
-    terms = existing_terms(average(of, points), design, propriety)
+        points, limits = sampled.points, None
+        diagnostics, notes = _sampled_diagnostics(sampled), _few(sampled)
+        resampled = Resampled.of(of, points, draws, rng)
+        averaged = average(of, points, resampled.visit)
+        sample = resampled.draws()
+    estimates = summarised(rows, points, values(design, points.psi), limits)
+    terms = existing_terms(averaged, design, propriety)
     return LMMPosterior(
         design=design,
         engine="integrate",
@@ -62,7 +66,7 @@ def lmm_posterior(design: LMMDesign, priors: ResolvedPriors, draws: int, seed: i
         diagnostics=diagnostics,
         notes=(*notes, *design.notes, *propriety.missing()),
         seed=seed,
-        sample=draws_given(of, psi, rng),
+        sample=sample,
         fixed_effects=terms.beta,
         cov_beta=terms.cov_beta,
         terms=terms,
@@ -108,13 +112,16 @@ def _lattice_diagnostics(found: VarianceLattice) -> dict[str, float | int | str]
     }
 
 
-def _sampled_diagnostics(sampled: Sampled) -> tuple[dict[str, float | int | str], tuple[str, ...]]:
-    notes = ()
-    if sampled.weights.ess < FEW:
-        notes = (
-            f"The effective number of importance draws is {sampled.weights.ess:.0f}, below {FEW:.0f}: means are good to "
-            "the Monte Carlo errors shown. engine='nuts' does not depend on a proposal.",
-        )
+def _few(sampled: Sampled) -> tuple[str, ...]:
+    if sampled.weights.ess >= FEW:
+        return ()
+    return (
+        f"The effective number of importance draws is {sampled.weights.ess:.0f}, below {FEW:.0f}: means are good to "
+        "the Monte Carlo errors shown. engine='nuts' does not depend on a proposal.",
+    )
+
+
+def _sampled_diagnostics(sampled: Sampled) -> dict[str, float | int | str]:
     return {
         "method": "Pareto-smoothed importance sampling of the variance parameters, β and b exact given them",
         "pareto_k": sampled.weights.k,
@@ -122,7 +129,7 @@ def _sampled_diagnostics(sampled: Sampled) -> tuple[dict[str, float | int | str]
         "evaluations": sampled.evaluations,
         "rounds": sampled.rounds,
         "log_marginal_likelihood": sampled.log_mass,
-    }, notes
+    }
 
 
 def _refuse_untrusted(sampled: Sampled) -> None:
@@ -134,29 +141,3 @@ def _refuse_untrusted(sampled: Sampled) -> None:
         )
 
 
-def draws_given(of: Target, psi: Variances, rng: np.random.Generator) -> Draws:
-    """Exact draws of β and b at given draws of the variance parameters, with labels."""
-    design, size = of.design, psi.sigma.size
-    G = psi.G
-    beta = np.empty((size, len(design.fixed)))
-    b = [np.empty((size, len(f.levels), len(f.coefficients))) for f in design.factors]
-    for here in batches(of.cp, size):
-        at = marginal(of.cp, [G[f][here] for f in of.cp.order], psi.sigma[here] ** 2, of.beta_prior).at
-        found = draw(of.cp, at, rng)
-        beta[here] = found.beta
-        for position, f in enumerate(of.cp.order):
-            b[f][here] = found.b[position]
-    variables: dict[str, tuple[tuple[str, ...], Array]] = {
-        "beta": (("term",), beta[None]),
-        "sigma": ((), psi.sigma[None]),
-    }
-    coords: dict[str, tuple[object, ...]] = {"term": design.fixed}
-    for f, factor in enumerate(design.factors):
-        name = factor.name
-        variables[f"sd_{name}"] = ((f"{name}_coef",), psi.sd[f][None])
-        coords |= {f"{name}_coef": factor.coefficients, name: tuple(factor.levels)}
-        if any(len(block) > 1 for block in factor.blocks):
-            variables[f"corr_{name}"] = ((f"{name}_coef", f"{name}_coef_bis"), psi.correlation[f][None])
-            coords[f"{name}_coef_bis"] = factor.coefficients
-        variables[f"b_{name}"] = ((name, f"{name}_coef"), b[f][None])
-    return Draws(variables=variables, coords=coords)

@@ -9,12 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.bayes import mixture
-from hierlmm.bayes.lmmterms import systematic
+from hierlmm.bayes.density import Target, Variances
+from hierlmm.bayes.density import target as density
+from hierlmm.bayes.lmmterms import joint_at, thinned
 from hierlmm.bayes.results import TAILS
 from hierlmm.design.types import LMMDesign, NewRows
 from hierlmm.errors import FitError
 from hierlmm.likelihood.blup import means, sum_variance
-from hierlmm.likelihood.marginal import batches, marginal
+from hierlmm.likelihood.marginal import batches
 
 if TYPE_CHECKING:
     from hierlmm.bayes.lmmresults import LMMPosterior
@@ -34,32 +36,33 @@ def predict(posterior: LMMPosterior, new: object, target: Literal["mean", "obser
 
 def predict_rows(posterior: LMMPosterior, rows: NewRows, target: Literal["mean", "observation"]) -> pd.DataFrame:
     """Predictions for k encoded rows."""
-    from hierlmm.bayes.density import target as density
-
-    points = systematic(posterior.points, len(rows.X))
+    points = thinned(posterior.points, len(rows.X))
     of = density(posterior.design, posterior.priors)
-    G = points.psi.G
-    mean, variance, population = ([] for _ in range(3))
-    for here in batches(of.cp, points.weight.size):
-        sigma2 = points.psi.sigma[here] ** 2
-        at = marginal(of.cp, [G[f][here] for f in of.cp.order], sigma2, of.beta_prior).at
-        found = means(of.cp, at)
-        line = found.beta @ rows.X.T + rows.offset
-        known = sum_variance(of.cp, at, rows.X, [rows.Z[f] for f in of.cp.order], [rows.codes[f] for f in of.cp.order])
-        total = line.copy()
-        for position, f in enumerate(of.cp.order):
-            seen, Z, codes = rows.codes[f] >= 0, rows.Z[f], rows.codes[f]
-            total[:, seen] += np.einsum("ij,kij->ki", Z[seen], found.b[position][:, codes[seen]])
-            known[:, ~seen] += np.einsum("ia,kab,ib->ki", Z[~seen], G[f][here], Z[~seen], optimize=True)
-        mean.append(total)
-        variance.append(known + (sigma2[:, None] if target == "observation" else 0.0))
-        population.append(line)
-    return _frame(posterior, rows, points.weight, *(np.concatenate(p) for p in (mean, variance, population)), target)
+    parts = [_given(of, points.psi[here], rows) for here in batches(of.cp, points.weight.size)]
+    mean, variance, population = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    if target == "observation":
+        variance = variance + points.psi.sigma[:, None] ** 2
+    return _frame(posterior, rows, points.weight, (mean, variance, population), target)
+
+
+def _given(of: Target, psi: Variances, rows: NewRows) -> tuple[Array, Array, Array]:
+    """Mean, variance and x'β + offset, each (K, k), of the rows at K values of ψ."""
+    cp, G, at = of.cp, psi.G, joint_at(of, psi)
+    found = means(cp, at)
+    line = found.beta @ rows.X.T + rows.offset
+    variance = sum_variance(cp, at, rows.X, [rows.Z[f] for f in cp.order], [rows.codes[f] for f in cp.order])
+    mean = line.copy()
+    for position, f in enumerate(cp.order):
+        seen, Z = rows.codes[f] >= 0, rows.Z[f]
+        mean[:, seen] += np.einsum("ij,kij->ki", Z[seen], found.b[position][:, rows.codes[f][seen]])
+        variance[:, ~seen] += np.einsum("ia,kab,ib->ki", Z[~seen], G[f], Z[~seen], optimize=True)
+    return mean, variance, line
 
 
 def _frame(
-    posterior: LMMPosterior, rows: NewRows, weight: Array, mean: Array, variance: Array, population: Array, target: str
+    posterior: LMMPosterior, rows: NewRows, weight: Array, moments: tuple[Array, Array, Array], target: str
 ) -> pd.DataFrame:
+    mean, variance, population = moments
     centre, spread = mixture.moments(weight, mean, variance)
     lower, upper = mixture.quantiles(weight, mean, variance, TAILS)
     between = np.sqrt(np.maximum(weight @ (mean - centre) ** 2, 0.0))
@@ -79,7 +82,8 @@ def _frame(
     ).set_axis(rows.index, axis=0)
     residual = " and the residual" if target == "observation" else ""
     frame.attrs["se_contains"] = (
-        f"everything: the fixed effects, the random effects, a new draw for new levels, the variance parameters{residual}"
+        "everything: the fixed effects, the random effects, a new draw for new levels, the variance parameters"
+        f"{residual}"
     )
     return frame
 

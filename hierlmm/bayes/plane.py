@@ -18,8 +18,9 @@ from hierlmm.bayes.lattice import Lattice
 Array = NDArray[np.float64]
 LogDensity = Callable[[Array], Array]
 
-# Two successive step sizes must agree on every functional to this, relatively.
-AGREE = 1e-8
+# Two successive step sizes must agree on every functional to this, relatively. The error squares with each halving,
+# so that the finer of the two is good to about its square.
+AGREE = 1e-6
 HALVINGS = 5
 # Entries of the tables that draws are read from.
 TABLE = 256

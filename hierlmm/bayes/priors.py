@@ -88,7 +88,8 @@ class Priors:
         for prior in self.fixed.values() if isinstance(self.fixed, Mapping) else (self.fixed,):
             if isinstance(prior, Flat) and prior.on != "sd":
                 raise PriorError(
-                    f"A flat prior of a fixed effect is flat on the coefficient; found Flat(on={prior.on!r}). Use Flat()."
+                    "A flat prior of a fixed effect is flat on the coefficient; found "
+                    f"Flat(on={prior.on!r}). Use Flat()."
                 )
 
     def resolve(self, design: LMMDesign | AreaDesign) -> ResolvedPriors:
@@ -146,7 +147,9 @@ def priors_from(value: Priors | str | Iterable[str] | None) -> Priors:
 def _merged(first: Priors, second: Priors) -> Priors:
     """Both, the second winning where they speak of the same part."""
     preset = first.preset if second.preset == "default" else second.preset
-    parts: dict[str, Any] = {part: _joined(getattr(first, part), getattr(second, part)) for part in ("fixed", "sd", "correlation")}
+    parts: dict[str, Any] = {
+        part: _joined(getattr(first, part), getattr(second, part)) for part in ("fixed", "sd", "correlation")
+    }
     residual = first.residual if second.residual is None else second.residual
     return replace(first, preset=preset, residual=residual, **parts)
 

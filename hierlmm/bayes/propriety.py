@@ -57,7 +57,9 @@ class Propriety:
                 if not order < limit
             ]
             if absent:
-                lines.append(f"The posterior has moments of {sd} below order {limit:g} only: not finite: {', '.join(absent)}.")
+                lines.append(
+                    f"The posterior has moments of {sd} below order {limit:g} only: not finite: {', '.join(absent)}."
+                )
         short = {term: limit for term, limit in self.fixed.items() if not limit > 2}
         if short:
             what = "sd" if min(short.values()) > 1 else "mean and sd"
@@ -81,21 +83,22 @@ def area_propriety(priors: ResolvedPriors, m: int, log_density: Callable[[Vector
     text = priortext.shown(prior)
     if not at_zero > 0:
         raise PriorError(
-            f"The prior of √A must have finite mass near zero, because the likelihood does not vanish there; found {text} "
-            "for the area variance, so the posterior is improper whatever the data. Use a prior that is flat on √A "
-            "(flat) or proper (halft, exponential, ...)."
+            "The prior of √A must have finite mass near zero, because the likelihood does not vanish there; found "
+            f"{text} for the area variance, so the posterior is improper whatever the data. Use a prior "
+            "that is flat on √A (flat) or proper (halft, exponential, ...)."
         )
     if not at_infinity < nu:
         needed = len(flat) + math.floor(at_infinity) + 1
         raise PriorError(
-            f"The posterior of the area variance is proper only with at least {needed} areas under the prior {text} of √A and "
-            f"{len(flat)} coefficients with a flat prior; found {m} areas in the fit. Use a proper prior of √A "
+            f"The posterior of the area variance is proper only with at least {needed} areas under the prior {text} of "
+            f"√A and {len(flat)} coefficients with a flat prior; found {m} areas in the fit. Use a proper prior of √A "
             "(halft, halfnormal, exponential, uniform_shrinkage), or a model with fewer coefficients."
         )
     limit = nu - at_infinity
-    rule = f"√A ~ {text} with {m} areas and {len(flat)} flat coefficients: " + (
-        "the prior's tail is lighter than any power." if math.isinf(limit) else f"the tail of √A falls like √A^-{limit + 1:g}."
-    )
+    tail = "the prior's tail is lighter than any power"
+    if math.isfinite(limit):
+        tail = f"the tail of √A falls like √A^-{limit + 1:g}"
+    rule = f"√A ~ {text} with {m} areas and {len(flat)} flat coefficients: {tail}."
     slopes = () if math.isfinite(prior.largest) else _slopes(log_density, centre)
     return Propriety(
         rule=rule,

@@ -131,7 +131,7 @@ def _growths(priors: ResolvedPriors, f: int, block: tuple[int, ...]) -> Iterator
 
 def _contrasts(design: LMMDesign, X0: Array, growing: tuple[Growth, ...], power: float) -> float:
     """rank(M Z_S): exact where it matters, else a lower bound that is large enough."""
-    bound = max(present_levels(design.factors[g.factor], g.members) for g in growing) - X0.shape[1]
+    bound = max(present_levels(design.factors[g.factor], g.members) for g in growing) - int(X0.shape[1])
     if bound - power >= ENOUGH:
         return bound
     by_factor: dict[int, list[Array]] = {}
@@ -185,7 +185,7 @@ def refuse_exact_fit(target: Target) -> None:
     if (nothing_left and total <= cp.n - cp.p) or residual.orders[0] <= left:
         by = "the fixed effects alone" if nothing_left else "the fixed and random effects"
         raise PriorError(
-            f"The posterior is proper only where some residual variation is left; found a response that {by} fit exactly "
-            f"(residual degrees of freedom: {left}), so the posterior piles up at a residual sd of zero. Check the "
-            "response for rounding or copied values, or use residual=InverseGamma(shape, scale)."
+            f"The posterior is proper only where some residual variation is left; found a response that {by} fit "
+            f"exactly (residual degrees of freedom: {left}), so the posterior piles up at a residual sd of zero. Check "
+            "the response for rounding or copied values, or use residual=InverseGamma(shape, scale)."
         )

@@ -37,13 +37,14 @@ def random_columns(factor: GroupingFactor, members: Sequence[int], rank: int) ->
 def present_levels(factor: GroupingFactor, members: Sequence[int]) -> int:
     """Levels in which some of the coefficients `members` has a nonzero value: a lower bound of the rank of Z."""
     nonzero = (factor.Z[:, list(members)] != 0).any(axis=1)
-    return int(np.count_nonzero(np.bincount(factor.codes[nonzero], minlength=len(factor.levels))))
+    per_level = np.bincount(factor.codes[nonzero], minlength=len(factor.levels))
+    return int(np.count_nonzero(per_level))
 
 
 def one_factor_rank(factor: GroupingFactor, Z: Array, X: Array) -> int:
     """rank(M Z) for the columns Z (n, r) of one grouping factor: rank(Z) + rank(X within levels) - rank(X)."""
     own, within = _within(factor, Z, X)
-    return own + _rank(within) - X.shape[1]
+    return own + _rank(within) - int(X.shape[1])
 
 
 def _within(factor: GroupingFactor, Z: Array, X: Array) -> tuple[int, Array]:
@@ -90,4 +91,4 @@ def joint_rank(factors: Sequence[GroupingFactor], Z: Sequence[Array], X: Array) 
         flat = dense.reshape(n, -1)
         parts.append(flat / np.maximum(np.sqrt((flat**2).sum(axis=0)), 1e-300))
     values = np.linalg.svd(np.concatenate(parts, axis=1), compute_uv=False)
-    return int(np.count_nonzero(values > ZERO * values[0])) - X.shape[1]
+    return int(np.count_nonzero(values > ZERO * values[0])) - int(X.shape[1])

@@ -64,11 +64,10 @@ class ResolvedPriors:
                 f"sd({factor.name}:{coefficient}) ~ {priortext.shown(prior)}"
                 for coefficient, prior in zip(factor.coefficients, factor.sd, strict=True)
             ]
-            lines += [
-                f"correlation({factor.name}: {', '.join(factor.coefficients[k] for k in block)}) ~ {priortext.shown(lkj)}"
-                for block, lkj in zip(factor.blocks, factor.correlation, strict=True)
-                if lkj is not None
-            ]
+            for block, lkj in zip(factor.blocks, factor.correlation, strict=True):
+                if lkj is not None:
+                    names = ", ".join(factor.coefficients[k] for k in block)
+                    lines.append(f"correlation({factor.name}: {names}) ~ {priortext.shown(lkj)}")
         if self.residual is not None:
             lines.append(f"residual sd ~ {priortext.shown(self.residual)}")
         return tuple(lines)
@@ -149,4 +148,6 @@ def _lkj(text: str) -> LKJ:
 def _wrong_kind(text: str, what: str) -> Exception:
     from hierlmm.errors import PriorError
 
-    return PriorError(f"The stored prior of {what} must be one; found {text!r}. Save the result again with this version.")
+    return PriorError(
+        f"The stored prior of {what} must be one; found {text!r}. Save the result again with this version."
+    )

@@ -36,8 +36,9 @@ def area_design(y, D, X, areas=None, role=None, fixed=None, offset=None) -> Area
 def factor(name, groups, Z, coefficients, blocks) -> GroupingFactor:
     codes, levels = pd.factorize(np.asarray(groups), sort=True)
     return GroupingFactor(
-        name=name, levels=pd.Index(levels), codes=codes, coefficients=coefficients, Z=np.asarray(Z, float), blocks=blocks
-    )
+        name=name, levels=pd.Index(levels), codes=codes, coefficients=coefficients, Z=np.asarray(Z, float),
+        blocks=blocks,
+    )  # fmt: skip
 
 
 def lmm_design(y, X, fixed, factors) -> LMMDesign:

@@ -168,7 +168,7 @@ def test_later_prior_texts_win_and_single_names_refine_general_ones():
 
 
 def test_default_scales_are_sd_of_y_over_rms_of_the_centred_column():
-    """DESIGN: HalfT(4, sd(y)/rms of the centred column), sd(y) for intercept and residual, LKJ(1), coefficients flat."""
+    """DESIGN: HalfT(4, sd(y)/rms of the centred column), sd(y) for intercept and residual, LKJ(1), flat β."""
     y = [1.0, 2, 4, 3]
     resolved = hp.Priors().resolve(days_design(y, [100.0, 102, 104, 106], list("aabb")))
 
