@@ -98,11 +98,10 @@ def _area_row(fit: AreaFit, posterior: AreaPosterior) -> _Row:
 
 def _lmm_rows(fit: LMMFit, posterior: LMMPosterior) -> Iterator[_Row]:
     for f, (factor, G) in enumerate(zip(fit.design.factors, fit.G, strict=True)):
-        draws = posterior.sample.variables[f"sd_{factor.name}"][1]
-        sigma = posterior.sample.variables["sigma"][1]
+        psi, weight = posterior.points.psi, posterior.points.weight
         rms = np.sqrt((factor.Z**2).mean(axis=0))
         for c, term in enumerate(factor.coefficients):
-            near = float((draws[..., c] * rms[c] < NEGLIGIBLE * sigma).mean())
+            near = float(weight[psi.sd[f][:, c] * rms[c] < NEGLIGIBLE * psi.sigma].sum())
             test = boundary_test(fit, factor.name, term) if fit.at is not None else _no_test(factor.name, term)
             block = next(b for b in factor.blocks if c in b)
             direction = _direction(G[np.ix_(block, block)], [factor.coefficients[i] for i in block])
