@@ -40,6 +40,7 @@ def encode_frame(frame: pd.DataFrame, store: Store, encode: Coder, at: str) -> d
         "index": encode(frame.index, f"{at}.index"),
         "kept": [_kept(plain[name]) for name in plain.columns if name not in aside],
         "aside": aside,
+        "attrs": encode(frame.attrs, at),
         "at": store.parquet(content, at),
     }
 
@@ -58,6 +59,7 @@ def decode_frame(code: dict[str, Any], source: Source, decode: Decoder) -> pd.Da
     frame = pd.DataFrame(parts, index=pd.RangeIndex(code["rows"]))
     frame.columns = pd.Index(labels, dtype=code["columns"]["dtype"], name=decode(code["columns_name"]))
     frame.index = decode(code["index"])
+    frame.attrs = decode(code["attrs"])
     return frame
 
 
