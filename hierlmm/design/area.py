@@ -9,9 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.coding import Coding, fixed_part, frozen, offset_values
-from hierlmm.design.column import Column, check_distinct
+from hierlmm.design.column import Column
 from hierlmm.design.fingerprint import fingerprint
 from hierlmm.design.grouping import Keys, label_codes
+from hierlmm.design.labels import check_distinct
 from hierlmm.design.notes import unused_levels
 from hierlmm.design.response import response_values
 from hierlmm.design.source import complete, read

@@ -61,8 +61,14 @@ def fixed_part(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index, 
     """
     n = len(index)
     whole, encoder = learn(spec.fixed, columns, n)
-    check_finite(whole, encoder.names, spec.fixed, columns, index)
+    check_finite(whole, encoder.names, columns, index)
     fitted = whole if used is None else whole[used]
+    if len(set(encoder.names)) < len(encoder.names):
+        twice = [name for name in dict.fromkeys(encoder.names) if encoder.names.count(name) > 1]
+        raise DesignError(
+            f"Columns of the fixed part must have names of their own; {listed(twice)} arises twice, from a column and "
+            "a level of another. Rename the column."
+        )
     keep = independent(fitted)
     if spec.fixed and not keep.any():
         raise DesignError(
@@ -75,7 +81,7 @@ def fixed_part(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index, 
     aliased = tuple(names[~keep])
     if used is not None and (lost := ~used & unexplained(keep, fitted, whole)).any():
         raise not_determined(aliased, index[lost])
-    X = np.ascontiguousarray(whole[:, keep])
+    X = np.asfortranarray(whole[:, keep])
     return FixedPart(frozen(X), tuple(names[keep]), aliased, encoder.levels, encoder, keep, fitted)
 
 
@@ -93,13 +99,11 @@ def offset_values(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Inde
     values, encoder = learn(spec.offset, columns, len(index))
     if len(encoder.names) != len(spec.offset) or encoder.levels:
         raise DesignError(f"An offset must be one numeric column; {listed(spec.offset)} gives {listed(encoder.names)}.")
-    check_finite(values, encoder.names, spec.offset, columns, index)
+    check_finite(values, encoder.names, columns, index)
     return frozen(values.sum(axis=1)), encoder
 
 
-def check_finite(
-    matrix: Matrix, names: tuple[str, ...], terms: tuple[str, ...], columns: Mapping[str, Column], index: pd.Index
-) -> None:
+def check_finite(matrix: Matrix, names: tuple[str, ...], columns: Mapping[str, Column], index: pd.Index) -> None:
     """Refuse values that are not finite: of an input column where one has them, else of what was computed."""
     if np.isfinite(matrix).all():
         return
@@ -114,7 +118,7 @@ def check_finite(
     which = [name for name, bad in zip(names, wrong.T, strict=True) if bad.any()]
     raise DesignError(
         f"What a formula computes must be finite; {listed(which)} is not in rows "
-        f"{listed(index[np.flatnonzero(wrong.any(axis=1))])}. Check the domain of the expression in {listed(terms)}."
+        f"{listed(index[np.flatnonzero(wrong.any(axis=1))])}. Check the domain of the expression."
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import DesignError, listed
 
-Kind = Literal["number", "text", "category", "time"]
+Kind = Literal["number", "text", "categories", "dates"]
 Mask = NDArray[np.bool_]
 Codes = NDArray[np.intp]
 Array = NDArray[np.float64]
@@ -26,8 +24,8 @@ EXACT = 2**53
 class Column:
     """A column of n rows.
 
-    kind     "number"; or codes into labels: "text" (labels sorted), "category" (labels in the order the data
-             declare), "time" (dates and durations: may name groups, cannot be a predictor)
+    kind     "number"; or codes into labels: "text" (labels sorted), "categories" (labels in the order the
+             data declare), "dates" (or durations: they may name groups, and cannot be predictors)
     values   (n,) numbers as given (float64, int64, uint64 or bool; nan or 0 where missing), or codes, -1 where missing
     missing  (n,) which rows have no value, or None where all have one
     labels   the labels codes point to; empty for numbers
@@ -97,7 +95,7 @@ def from_pandas(name: str, series: pd.Series) -> Column:
     if isinstance(dtype, pd.SparseDtype):
         return _from_numpy(name, np.asarray(series))
     if isinstance(dtype, pd.DatetimeTZDtype | pd.PeriodDtype | pd.IntervalDtype):
-        return _time(name, series)
+        return _dates(name, series)
     if dtype.kind in "fiub":  # pandas' masked numbers
         missing = series.isna().to_numpy()
         plain = series.to_numpy(dtype=dtype.numpy_dtype, na_value=0)  # type: ignore[attr-defined]
@@ -124,9 +122,9 @@ def from_arrow(name: str, chunks: Any) -> Column:
     if pa.types.is_null(type_):
         return _number(name, np.full(len(chunks), np.nan), missing)
     if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
-        return _text(name, pd.array(chunks.to_numpy(), dtype=object))
-    if pa.types.is_temporal(type_) and not pa.types.is_time(type_):
-        return _time(name, chunks.to_pandas())
+        return _text(name, np.asarray(chunks.to_numpy(), dtype=object))
+    if pa.types.is_temporal(type_) and not pa.types.is_dates(type_):
+        return _dates(name, chunks.to_pandas())
     raise _unusable(name, str(type_))
 
 
@@ -135,7 +133,7 @@ def _from_numpy(name: str, values: NDArray[Any]) -> Column:
     if kind in "fiub":
         return _number(name, values, None)
     if kind in "mM":
-        return _time(name, pd.Series(values))
+        return _dates(name, pd.Series(values))
     if kind in "OU":
         return _from_objects(name, values.astype(object))
     raise _unusable(name, str(values.dtype))
@@ -161,7 +159,7 @@ def _from_objects(name: str, values: NDArray[Any]) -> Column:
     ):
         return _number(name, *_parsed(name, values, present, missing, inferred))
     if inferred in ("date", "datetime", "datetime64", "timedelta", "timedelta64", "period"):
-        return _time(name, pd.Series(values))
+        return _dates(name, pd.Series(values))
     kinds = list(dict.fromkeys(type(value).__name__ for value in present))
     raise DesignError(
         f"The values of a column must be of one kind, numbers or text; column {name} has {listed(kinds)}, "
@@ -218,57 +216,34 @@ def _number(name: str, values: NDArray[Any], missing: Mask | None) -> Column:
 
 
 def _text(name: str, values: Any) -> Column:
-    codes, labels = pd.factorize(values)
-    labels = np.asarray(labels, dtype=object)
-    order = np.argsort(labels, kind="stable")
+    codes, found = pd.factorize(values) if isinstance(values, np.ndarray) else values.factorize()
+    labels = np.asarray(found, dtype=object)
+    order = np.array(sorted(range(len(labels)), key=labels.tolist().__getitem__), dtype=np.intp)
     position = np.empty(len(order) + 1, dtype=np.intp)
     position[order] = np.arange(len(order))
     position[-1] = -1
-    return _labelled(name, "text", position[codes], pd.Index(labels[order]))
+    return _labelled(name, "text", position[codes], pd.Index(labels[order], dtype=object))
 
 
-def _time(name: str, series: Any) -> Column:
+def _dates(name: str, series: Any) -> Column:
     codes, labels = pd.factorize(pd.Series(series), sort=True)
-    return _labelled(name, "time", codes, pd.Index(labels))
+    if labels.dtype == object:  # days of Python or Arrow
+        labels = pd.to_datetime(labels)
+    return _labelled(name, "dates", codes, pd.Index(labels))
 
 
 def _category(name: str, codes: Codes, categories: pd.Index) -> Column:
     if categories.dtype == np.float64 and len(categories) and np.array_equal(categories, np.round(categories)):
         categories = categories.astype(np.int64)
-    return _labelled(name, "category", codes, categories)
+    return _labelled(name, "categories", codes, categories)
 
 
 def _labelled(name: str, kind: Kind, codes: Codes, labels: pd.Index) -> Column:
     """A label column; blank text counts as missing, because that is how a blank field of a file arrives."""
-    if not pd.api.types.is_numeric_dtype(labels.dtype) and kind != "time":
-        blank = np.fromiter((isinstance(label, str) and not label.strip() for label in labels), bool, len(labels))
+    if not pd.api.types.is_numeric_dtype(labels.dtype) and kind != "dates":
+        blank = np.array([isinstance(label, str) and not label.strip() for label in labels.tolist()], dtype=bool)
         if blank.any():
             position = np.append(np.where(blank, -1, np.cumsum(~blank) - 1), -1)
             codes, labels = position[codes], labels[~blank]
     missing = codes < 0
     return Column(name, kind, codes, missing if missing.any() else None, labels)
-
-
-def check_distinct(name: str, labels: pd.Index) -> None:
-    """Refuse labels that differ only by type, blanks around them or Unicode form: 1 and "1", "é" and "e\u0301"."""
-    if pd.api.types.is_numeric_dtype(labels.dtype) or isinstance(labels, pd.DatetimeIndex | pd.TimedeltaIndex):
-        return
-    seen: dict[str, object] = {}
-    clashes = []
-    for label, text in zip(labels, normal(labels), strict=True):
-        if text in seen:
-            clashes.append(f"{seen[text]!a} and {label!a}")
-        seen[text] = label
-    if clashes:
-        raise DesignError(
-            "Labels must differ by more than type, blanks around them or Unicode form; "
-            f"column {name} has {listed(clashes)}. Write each label in one way."
-        )
-
-
-def normal(labels: Iterable[object]) -> list[str]:
-    """Labels as text without blanks around them, in Unicode's composed form."""
-    texts = [str(label).strip() for label in labels]
-    if "".join(texts).isascii():
-        return texts
-    return [unicodedata.normalize("NFC", text) for text in texts]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,10 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.design.column import Column, check_distinct
+from hierlmm.design.column import Column
+from hierlmm.design.evaluation import evaluate, evaluate_again, factor_levels, plain_factors
+from hierlmm.design.labels import check_distinct
 from hierlmm.errors import DesignError, listed
-from hierlmm.spec.formula import formulaic_formula, term_columns
-from hierlmm.spec.guard import ELEMENTWISE
+from hierlmm.spec.formula import term_columns
 from hierlmm.spec.lexer import lex
 
 Matrix = NDArray[np.float64]
@@ -57,7 +57,7 @@ def learn(terms: tuple[str, ...], columns: Columns, n: int) -> tuple[Matrix, Enc
     codes = {}
     for name in used:
         column = columns[name]
-        if column.kind == "time":
+        if column.kind == "dates":
             raise _dates(column)
         if not column.is_number:
             check_distinct(name, column.labels)
@@ -68,14 +68,8 @@ def learn(terms: tuple[str, ...], columns: Columns, n: int) -> tuple[Matrix, Enc
         matrix = _direct(steps, columns, codes, {name: len(labels) for name, labels in known.items()}, n)
         levels = {names[0]: tuple(known[names[0]]) for names, first in steps if first is not None}
         return matrix, Encoder(terms, _names(steps, known), known, levels, steps, None)
-    frame = _frame(used, columns, codes, known)
-    with _Evaluation(terms):
-        result = formulaic_formula(terms).get_model_matrix(
-            frame, context=_context(columns), output="numpy", na_action="ignore"
-        )
-    state = result.model_spec
-    matrix = np.array(result, dtype=np.float64).reshape(n, -1)
-    return matrix, Encoder(terms, tuple(state.column_names), known, _levels(state), None, state)
+    matrix, state = evaluate(terms, _frame(used, columns, codes, known), _truths(columns))
+    return matrix, Encoder(terms, tuple(state.column_names), known, factor_levels(state), None, state)
 
 
 def apply(encoder: Encoder, columns: Columns, index: pd.Index) -> Matrix:
@@ -96,10 +90,7 @@ def apply(encoder: Encoder, columns: Columns, index: pd.Index) -> Matrix:
         return _direct(encoder.steps, columns, codes, sizes, len(index))
     if not len(index):
         return np.empty((0, len(encoder.names)))
-    frame = _frame(used, columns, codes, encoder.known)
-    with _Evaluation(encoder.terms):
-        result = encoder.state.get_model_matrix(frame, context=_context(columns))
-    return np.array(result, dtype=np.float64).reshape(len(index), -1)
+    return evaluate_again(encoder.terms, encoder.state, _frame(used, columns, codes, encoder.known), _truths(columns))
 
 
 def _known_codes(column: Column, labels: pd.Index, index: pd.Index) -> NDArray[np.intp]:
@@ -125,15 +116,6 @@ def _dates(column: Column) -> DesignError:
         f"A predictor must hold numbers, text or categories; column {column.name} holds dates or durations "
         f"({example}). Convert it to a number of days, years or seconds from a stated origin."
     )
-
-
-@lru_cache(maxsize=4096)
-def plain_factors(term: str) -> tuple[str, ...] | None:
-    """Columns of a term that is a product of columns: "x:`a b`" -> ("x", "a b"); None where it has expressions."""
-    if term == "1":
-        return ()
-    tokens = lex(term)
-    return tuple(token.text for token in tokens[::2]) if all(token.kind == "name" for token in tokens[::2]) else None
 
 
 @lru_cache(maxsize=4096)
@@ -179,7 +161,7 @@ def _direct(
     steps: tuple[Step, ...], columns: Columns, codes: Mapping[str, NDArray[np.intp]], sizes: Mapping[str, int], n: int
 ) -> Matrix:
     width = sum(1 if first is None else sizes[names[0]] - first for names, first in steps)
-    out = np.empty((n, width))
+    out = np.empty((n, width), order="F")
     j = 0
     for names, first in steps:
         if first is None:
@@ -216,62 +198,6 @@ def _frame(
     )
 
 
-def _context(columns: Columns) -> dict[str, Callable[..., Any]]:
-    """The functions that expressions may call beside formulaic's transforms."""
-    from formulaic.transforms import TRANSFORMS
-
-    truths = {name for name, column in columns.items() if column.values.dtype == bool}
-
-    def C(data: Any, *args: Any, **options: Any) -> Any:
-        """Numbers arrive as doubles; categories are named after the whole numbers and truth values they stand for."""
-        if isinstance(data, pd.Series) and data.dtype == np.float64:
-            if data.name in truths:
-                data = data.astype(bool)
-            elif (data == data.round()).all() and (data.abs() < 2**53).all():
-                data = data.astype(np.int64)
-        return TRANSFORMS["C"](data, *args, **options)
-
-    return {**{name: getattr(np, name) for name in ELEMENTWISE}, "C": C}
-
-
-class _Evaluation:
-    """Evaluation of terms: numpy's warnings are held back (what is not finite is refused later), formulaic's
-    warning of unknown categories and every failure become a DesignError naming the terms."""
-
-    def __init__(self, terms: tuple[str, ...]) -> None:
-        self.terms = terms
-
-    def __enter__(self) -> None:
-        from formulaic.errors import DataMismatchWarning
-
-        self.numpy = np.errstate(all="ignore")
-        self.python = warnings.catch_warnings()
-        self.numpy.__enter__()
-        self.python.__enter__()
-        warnings.simplefilter("error", DataMismatchWarning)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        self.python.__exit__(kind, error, trace)
-        self.numpy.__exit__(kind, error, trace)
-        if error is None or isinstance(error, DesignError) or not isinstance(error, Exception):
-            return
-        expressions = [term for term in self.terms if plain_factors(term) is None] or list(self.terms)
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise DesignError(
-            f"The terms of the formula must be computable from the data; {listed(expressions)} gave: {reason} "
-            "Check the values and options of the expression."
-        ) from error
-
-
-def _levels(state: Any) -> Levels:
-    """Levels of each categorical factor that formulaic coded, the reference level first."""
-    found = {}
-    for factor, (kind, held) in state.encoder_state.items():
-        if kind is None or kind.value != "categorical" or "categories" not in held:
-            continue
-        levels = list(held["categories"])
-        base = getattr(held["contrasts"].contrasts, "base", None)
-        if base in levels:
-            levels = [base, *(level for level in levels if level != base)]
-        found[factor] = tuple(levels)
-    return found
+def _truths(columns: Columns) -> frozenset[str]:
+    """Names of the columns of truth values."""
+    return frozenset(name for name, column in columns.items() if column.values.dtype == bool)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.design.column import Column, check_distinct
-from hierlmm.errors import DesignError, listed
+from hierlmm.design.column import Column
+from hierlmm.design.labels import check_distinct, check_same_kind
+from hierlmm.errors import DesignError
 
 Codes = NDArray[np.intp]
 
@@ -40,9 +42,9 @@ def grouped(names: tuple[str, ...], columns: Mapping[str, Column]) -> tuple[Code
         check_distinct(name, labels)
     parts = tuple(labels for _, labels in coded)
     if len(names) == 1:
-        return coded[0][0], Keys(names, parts, np.empty(0, dtype=np.int64), parts[0])
+        return coded[0][0], Keys(names, parts, np.empty(0, dtype=np.int64), pd.Index(parts[0].to_numpy()))
     cells = _cells([codes for codes, _ in coded], parts)
-    codes, combined = pd.factorize(cells, sort=True)
+    codes, combined = _sorted_numbers(cells)
     return codes, Keys(names, parts, combined, _joined(combined, parts))
 
 
@@ -51,7 +53,7 @@ def recognised(keys: Keys, columns: Mapping[str, Column], index: pd.Index) -> tu
     found, shown = [], []
     for name, labels in zip(keys.columns, keys.parts, strict=True):
         codes, new = label_codes(columns[name])
-        _check_same_kind(name, labels, new)
+        check_same_kind(name, labels, new)
         found.append(labels.get_indexer(new)[codes])
         shown.append(new.take(codes))
     if len(found) == 1:
@@ -73,13 +75,28 @@ def label_codes(column: Column) -> tuple[Codes, pd.Index]:
     """
     if not column.is_number:
         return column.used_labels()
-    codes, values = pd.factorize(column.values, sort=True)
+    codes, values = _sorted_numbers(column.values)
     if values.dtype == np.float64:
         if np.isinf(values).any():
             raise DesignError(f"A label must be finite; column {column.name} includes inf. Remove these rows.")
         if np.array_equal(values, np.round(values)) and (np.abs(values) < 2**53).all():
             values = values.astype(np.int64)
     return codes, pd.Index(values)
+
+
+def _sorted_numbers(numbers: NDArray[Any]) -> tuple[Codes, NDArray[Any]]:
+    """Codes and sorted values; numbers of a narrow range, as most keys are, are counted rather than hashed."""
+    if numbers.dtype == np.int64 and len(numbers):
+        least = int(numbers.min())
+        span = int(numbers.max()) - least + 1
+        if span <= 4 * len(numbers) + 1000:
+            shifted = numbers - least
+            present = np.flatnonzero(np.bincount(shifted, minlength=span))
+            position = np.empty(span, dtype=np.intp)
+            position[present] = np.arange(len(present))
+            return position[shifted], present + least
+    codes, values = pd.factorize(numbers, sort=True)
+    return codes, np.asarray(values)
 
 
 def _cells(codes: list[Codes], parts: tuple[pd.Index, ...]) -> NDArray[np.int64]:
@@ -107,12 +124,3 @@ def _joined(combined: NDArray[np.int64], parts: tuple[pd.Index, ...]) -> pd.Inde
     if len(set(joined)) < len(joined):
         joined = [":".join(text.replace("\\", "\\\\").replace(":", "\\:") for text in pair) for pair in pairs]
     return pd.Index(joined)
-
-
-def _check_same_kind(name: str, labels: pd.Index, new: pd.Index) -> None:
-    numeric = pd.api.types.is_numeric_dtype
-    if len(new) and numeric(labels.dtype) != numeric(new.dtype):
-        raise DesignError(
-            f"A grouping column must be of the type it had in the fit; column {name} had {listed(labels[:2])} "
-            f"({labels.dtype}) and now has {listed(new[:2])} ({new.dtype}). Convert it."
-        )

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.design.rank import independent
 from hierlmm.design.types import GroupingFactor
 from hierlmm.errors import DesignError, listed
 
@@ -69,6 +70,8 @@ def _check_distinct_components(factors: tuple[GroupingFactor, ...], X: Matrix) -
         )
     size = np.sqrt(np.diagonal(gram))
     gram = gram / np.outer(size, size)
+    if _pivots_exceed(gram, INDISTINCT):
+        return
     for j in range(1, len(names)):
         weights = np.linalg.lstsq(gram[:j, :j], gram[:j, j], rcond=None)[0]
         if gram[j, j] - weights @ gram[:j, j] < INDISTINCT:
@@ -79,6 +82,14 @@ def _check_distinct_components(factors: tuple[GroupingFactor, ...], X: Matrix) -
             )
 
 
+def _pivots_exceed(gram: Matrix, least: float) -> bool:
+    """Whether a matrix is positive definite with all squared Cholesky pivots above `least`."""
+    try:
+        return bool((np.diagonal(np.linalg.cholesky(gram)) ** 2 > least).all())
+    except np.linalg.LinAlgError:
+        return False
+
+
 def _why(factors: tuple[GroupingFactor, ...], name: str) -> str:
     for factor in factors:
         if len(factor.levels) == len(factor.codes):
@@ -87,6 +98,12 @@ def _why(factors: tuple[GroupingFactor, ...], name: str) -> str:
         pairs = len(np.unique(first.codes * len(second.levels) + second.codes))
         if pairs == len(first.levels) == len(second.levels):
             return f"{first.name} and {second.name} are the same groups under two names. Leave one out."
+    for factor in factors:
+        if len(factor.blocks) > 1 and not independent(factor.Z).all():
+            return (
+                f"the columns {listed(factor.coefficients)} of separate terms over {factor.name} are dependent, as "
+                f"where a categorical x stands in (x || {factor.name}). Leave out the intercept, or code x as numbers."
+            )
     return "too few different values within or between the levels. Simplify the random-effects term."
 
 

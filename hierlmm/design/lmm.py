@@ -103,7 +103,7 @@ def _block(
 ) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.float64]], Encoder]:
     """Columns of one random-effects term. Raises DesignError naming those that earlier ones determine."""
     Z, encoder = learn(coefficients, columns, len(index))
-    check_finite(Z, encoder.names, coefficients, columns, index)
+    check_finite(Z, encoder.names, columns, index)
     keep = independent(Z)
     if not keep.all() or not encoder.names:
         bad = [name for name, kept in zip(encoder.names, keep, strict=True) if not kept]

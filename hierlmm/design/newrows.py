@@ -49,7 +49,7 @@ def encode(design: LMMDesign | AreaDesign, data: object) -> NewRows:
     area_level = isinstance(design, AreaDesign)
     return NewRows(
         index=index,
-        X=frozen(np.ascontiguousarray(whole[:, coding.keep])),
+        X=frozen(np.asfortranarray(whole[:, coding.keep])),
         offset=frozen(_checked(coding.offset, source).sum(axis=1)),
         Z=(np.ones((len(index), 1)),) if area_level else tuple(_joined(parts, source) for parts in coding.random),
         codes=tuple(codes for codes, _ in known),
@@ -60,7 +60,7 @@ def encode(design: LMMDesign | AreaDesign, data: object) -> NewRows:
 
 def _checked(encoder: Encoder, source: Source) -> Matrix:
     matrix = apply(encoder, source.columns, source.index)
-    check_finite(matrix, encoder.names, encoder.terms, source.columns, source.index)
+    check_finite(matrix, encoder.names, source.columns, source.index)
     return matrix
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import permutations
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -85,15 +85,18 @@ def _factor(factor: GroupingFactor) -> Iterator[str]:
 def _reused(factors: tuple[GroupingFactor, ...], keys: tuple[Keys, ...]) -> Iterator[str]:
     """Numbers 1, 2, ... that occur within several levels of another factor may be numbered anew within each."""
     single = [factor for factor, key in zip(factors, keys, strict=True) if len(key.columns) == 1]
-    for inner, outer in permutations(single, 2):
-        if _counts_from_one(inner.levels) and len(inner.levels) <= len(outer.levels) * 10:
-            cells = len(np.unique(inner.codes * len(outer.levels) + outer.codes))
-            if cells > len(inner.levels):
-                yield (
-                    f"Levels {listed(inner.levels[:3])}, ... of {inner.name} occur within several levels of "
-                    f"{outer.name} and are taken to be the same ones throughout. Where {inner.name} is numbered anew "
-                    f"within each {outer.name}, write (1 | {outer.name}/{inner.name})."
-                )
+    for first, second in combinations(single, 2):
+        numbered = [factor for factor in (first, second) if _counts_from_one(factor.levels)]
+        if not numbered:
+            continue
+        inner = max(reversed(numbered), key=lambda factor: len(factor.levels))
+        outer = first if inner is second else second
+        if len(np.unique(inner.codes * len(outer.levels) + outer.codes)) > len(inner.levels):
+            yield (
+                f"Levels {listed(inner.levels[:3])}, ... of {inner.name} occur within several levels of {outer.name} "
+                f"and are taken to be the same ones throughout. Where {inner.name} is numbered anew within each "
+                f"{outer.name}, write (1 | {outer.name}/{inner.name})."
+            )
 
 
 def _counts_from_one(levels: pd.Index) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,12 +12,23 @@ Mask = NDArray[np.bool_]
 # takes the same number, but of the column as it stands, so that it loses x + 1e8.
 DEPENDENT = 1e-7
 
+# What is left of a column by its cross-products is exact to the square root of a rounding error, 1.5e-8: above this
+# it is beyond doubt, and the columns need not be orthogonalised.
+CLEAR = 1e-3
+
 # A column of doubles is known to about this many rounding errors of its largest entry: less than that left of it,
 # and nothing is left. In x + 1e12 the errors are 1e-4, and 2 x + 1 computed from it differs by as much.
 ROUNDINGS = 8 * float(np.finfo(float).eps)
 
+# Binary exponent beyond which squares and their sums could overflow or vanish.
+FAR = 400
+
 # Residual of the constant 1, or share of it in a column, below which it counts as none.
 NO_CONSTANT = 1e-8
+
+# A dropped column differs from what the others make of it where it does by more than this share of its range: above
+# the error with which a relation that holds to DEPENDENT can be continued to new rows, below any meant difference.
+UNLIKE = 1e-4
 
 
 def independent(X: Matrix) -> Mask:
@@ -35,11 +44,24 @@ def independent(X: Matrix) -> Mask:
         return np.asarray(X.any(axis=0))
     if X[0, 0] != 0 and (X[:, 0] == X[0, 0]).all():
         work, bound = _centred(X[:, 1:])
-        if (bound < 1).all():
-            left = np.abs(np.diagonal(np.linalg.qr(work, mode="r")))
-            if len(left) == p - 1 and (left > bound * np.sqrt(n)).all():
-                return np.ones(p, dtype=bool)
+        if (bound < 1).all() and (_clearly_independent(work, bound) or _all_left(work, bound)):
+            return np.ones(p, dtype=bool)
     return _one_by_one(X)
+
+
+def _clearly_independent(work: Matrix, bound: Matrix) -> bool:
+    """Whether even the cross-products, which square the lengths, show that much is left of every column."""
+    try:
+        left = np.diagonal(np.linalg.cholesky(work.T @ work / len(work)))
+    except np.linalg.LinAlgError:
+        return False
+    return bool((left > np.maximum(bound, CLEAR)).all())
+
+
+def _all_left(work: Matrix, bound: Matrix) -> bool:
+    """Whether enough is left of every column, to the last digit."""
+    left = np.abs(np.diagonal(np.linalg.qr(work, mode="r")))
+    return len(left) == work.shape[1] and bool((left > bound * np.sqrt(len(work))).all())
 
 
 def _centred(X: Matrix) -> tuple[Matrix, Matrix]:
@@ -47,25 +69,35 @@ def _centred(X: Matrix) -> tuple[Matrix, Matrix]:
 
     The bound is infinite for a column that is constant up to rounding.
     """
-    largest = np.abs(X).max(axis=0)
-    scaled = X / np.where(largest > 0, largest, 1.0)
-    shifted = scaled - scaled[0]
+    X, largest = _moderate(X)
+    shifted = X - X[0]
     shifted -= shifted.mean(axis=0)
-    return _unit(shifted)
+    return _unit(shifted, largest)
 
 
 def _scaled(X: Matrix) -> tuple[Matrix, Matrix]:
     """The same without centring."""
-    largest = np.abs(X).max(axis=0)
-    return _unit(X / np.where(largest > 0, largest, 1.0))
+    X, largest = _moderate(X)
+    return _unit(X.copy(), largest)
 
 
-def _unit(X: Matrix) -> tuple[Matrix, Matrix]:
-    """Unit columns and their bounds, for columns whose entries were of order 1 before anything was subtracted."""
-    rms = np.sqrt(np.einsum("ij,ij->j", X, X) / len(X))
-    known = rms > ROUNDINGS
+def _moderate(X: Matrix) -> tuple[Matrix, Matrix]:
+    """The columns, divided by powers of two where squares would leave the range of doubles; their largest entries."""
+    largest = np.maximum(X.max(axis=0), -X.min(axis=0))
+    exponent = np.frexp(largest)[1]
+    if (np.abs(exponent) < FAR).all():
+        return X, largest
+    scale = np.where(np.abs(exponent) < FAR, 0, -exponent)
+    return np.ldexp(X, scale), np.ldexp(largest, scale)
+
+
+def _unit(work: Matrix, largest: Matrix) -> tuple[Matrix, Matrix]:
+    """Columns scaled in place to unit length, and their bounds; `largest` before anything was subtracted."""
+    rms = np.sqrt(np.einsum("ij,ij->j", work, work) / len(work))
+    known = rms > ROUNDINGS * largest
     safe = np.where(known, rms, 1.0)
-    return X / safe, np.where(known, np.maximum(DEPENDENT, ROUNDINGS / safe), np.inf)
+    work /= safe
+    return work, np.where(known, np.maximum(DEPENDENT, ROUNDINGS * largest / safe), np.inf)
 
 
 def _one_by_one(X: Matrix) -> Mask:
@@ -122,9 +154,11 @@ def unexplained(keep: Mask, fitted: Matrix, rows: Matrix) -> Mask:
     """
     if keep.all() or not len(rows):
         return np.zeros(len(rows), dtype=bool)
-    size = np.abs(np.concatenate([fitted, rows])).max(axis=0)
-    size = np.where(size > 0, size, 1.0)
-    solve = partial(np.linalg.lstsq, rcond=None)
-    weights = solve(fitted[:, keep] / size[keep], fitted[:, ~keep] / size[~keep])[0]
+    if (fitted == 1).all(axis=0).any():  # with an intercept the differences to a row say the same, and keep the digits
+        keep = keep & ~(fitted == 1).all(axis=0)
+        fitted, rows = fitted - fitted[0], rows - fitted[0]
+    size = np.abs(fitted).max(axis=0)
+    size = np.where(size > 0, size, np.maximum(np.abs(rows).max(axis=0), np.finfo(float).tiny))
+    weights = np.linalg.lstsq(fitted[:, keep] / size[keep], fitted[:, ~keep] / size[~keep], rcond=None)[0]
     gap = rows[:, ~keep] / size[~keep] - rows[:, keep] / size[keep] @ weights
-    return np.asarray((np.abs(gap) > np.sqrt(DEPENDENT)).any(axis=1))
+    return np.asarray((np.abs(gap) > UNLIKE).any(axis=1))

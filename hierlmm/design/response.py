@@ -60,7 +60,7 @@ def response_values(spec: ModelSpec, columns: Mapping[str, Column], index: pd.In
         raise DesignError(f"The response must be one numeric column; {spec.response} gives {values.shape[1]} columns.")
     y = np.full(len(index), np.nan)
     y[present] = values[:, 0]
-    check_finite(values, (spec.response,), (spec.response,), columns, index[present])
+    check_finite(values, (spec.response,), columns, index[present])
     return frozen(y)
 
 
@@ -82,4 +82,4 @@ def _check_response(column: Column, index: pd.Index) -> None:
 def check_response_finite(y: Vector, name: str, columns: Mapping[str, Column], index: pd.Index) -> None:
     """Refuse infinite values of the response, naming the rows."""
     if np.isinf(y).any():
-        check_finite(y[:, None], (name,), (name,), columns, index)
+        check_finite(y[:, None], (name,), columns, index)

@@ -18,13 +18,20 @@ from hierlmm.errors import DesignError, listed
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The columns a model reads, all n rows: `index` their labels (positions from 0 where the table has none)."""
+    """The columns a model reads, all n rows.
+
+    index  labels of the rows, positions from 0 where the table has none
+    given  the table itself where it is pandas, in plain types, and has these columns and no others
+    """
 
     index: pd.Index
     columns: Mapping[str, Column]
+    given: pd.DataFrame | None = None
 
     def table(self) -> pd.DataFrame:
-        """The columns as pandas in plain types; building a design from it gives the same design again."""
+        """A copy of the columns as pandas in plain types; building a design from it gives the same design again."""
+        if self.given is not None:
+            return self.given.copy()
         return pd.DataFrame({name: _plain(column) for name, column in self.columns.items()}, self.index, copy=True)
 
 
@@ -36,7 +43,10 @@ def read(data: object, names: Sequence[str], optional: Sequence[str] = ()) -> So
     """
     if isinstance(data, pd.DataFrame):
         present = _present(list(data.columns), names, optional)
-        return Source(data.index, {name: from_pandas(name, data[name]) for name in present})
+        series = {name: data[name] for name in present}
+        plain = len(series) == data.shape[1] and all(_is_plain(one.dtype) for one in series.values())
+        columns = {name: from_pandas(name, one) for name, one in series.items()}
+        return Source(data.index, columns, data if plain else None)
     table = _arrow(data, names, optional)
     columns = {name: from_arrow(name, table.column(name)) for name in table.column_names}
     return Source(pd.RangeIndex(table.num_rows), columns)
@@ -61,7 +71,14 @@ def _arrow(data: object, names: Sequence[str], optional: Sequence[str]) -> Any:
         # The order of a polars Categorical is that of first use anywhere in the process: it says nothing.
         loose = [name for name, dtype in frame.schema.items() if dtype == nw.Categorical]
         frame = frame.with_columns(nw.col(loose).cast(nw.String)) if loose else frame
-    return frame.to_arrow()
+    try:
+        return frame.to_arrow()
+    except Exception as error:
+        kinds = [f"{name} ({dtype})" for name, dtype in frame.schema.items()]
+        raise DesignError(
+            f"Every column that the model reads must have an Arrow type; found {listed(kinds)}: {error} "
+            "Convert the columns to numbers or text."
+        ) from error
 
 
 def _present(found: Sequence[object], names: Sequence[str], optional: Sequence[str]) -> list[str]:
@@ -79,6 +96,13 @@ def _present(found: Sequence[object], names: Sequence[str], optional: Sequence[s
     return [name for name in wanted if name in found]
 
 
+def _is_plain(dtype: Any) -> bool:
+    """Whether a pandas type is one that `table` may hold as it is."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "fiub"
+    return isinstance(dtype, pd.StringDtype | pd.CategoricalDtype)
+
+
 def _plain(column: Column) -> Any:
     """A column as pandas holds it without loss: float64, int64, bool, their nullable forms, text or categories."""
     if column.is_number:
@@ -86,7 +110,7 @@ def _plain(column: Column) -> Any:
             return column.values
         masked = pd.arrays.BooleanArray if column.values.dtype == bool else pd.arrays.IntegerArray
         return masked(column.values, column.missing)
-    if column.kind == "category":
+    if column.kind == "categories":
         return pd.Categorical.from_codes(column.values, column.labels)
     return column.labels.take(column.values, allow_fill=True, fill_value=np.nan)
 
