@@ -102,12 +102,11 @@ def working_fixed(X: Array) -> tuple[Array, Array, Array | None]:
     if p == 0:
         return X, C, None
     work = X
-    column = None if ones is None else int(np.argmax(ones == 1.0))
-    if ones is not None and np.count_nonzero(ones) == 1 and column is not None:
+    if ones is not None:
         base = X[0] + (X - X[0]).mean(axis=0)
-        base[column] = 0.0
+        base[ones != 0] = 0.0
         work = X - base
-        C[column] -= base
+        C -= np.outer(ones, base)
     rms = np.sqrt((work**2).mean(axis=0))
     return work / rms, C / rms, ones
 
@@ -124,6 +123,7 @@ def _intercept(X: Array) -> Array | None:
         return None
     # Full sets of indicator columns span the intercept without containing it.
     k = np.asarray(np.linalg.lstsq(X, np.ones(n), rcond=None)[0], dtype=np.float64)
+    k[np.abs(k) < 1e-9 * np.abs(k).max(initial=0.0)] = 0.0
     return k if np.allclose(X @ k, 1.0, rtol=0, atol=1e-10) else None
 
 
