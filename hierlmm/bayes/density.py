@@ -20,12 +20,17 @@ from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.crossproducts import CrossProducts, cross_products
 from hierlmm.design.types import LMMDesign
 from hierlmm.errors import PriorError
+from hierlmm.likelihood.lmm import eliminate, solve_fixed
 from hierlmm.likelihood.marginal import NormalPrior, restricted_loglik
 
 Array = NDArray[np.float64]
 
 # Ratio of a random-effects sd to σ beyond which the posterior is not looked at: the likelihood loses its digits there.
 LARGEST_RATIO = 1e6
+# σ² below this share of rss/n has likelihood under exp(-5000 n); below ROUNDING of total/n, rounding decides.
+NEVER, ROUNDING = 1e-4, 1e-14
+# Ratio of sds at which random effects are as good as fixed.
+UNPENALISED = 1e6
 # Numbers in an array that is worked on at once: about 2 MB.
 CACHE = 250_000
 
@@ -61,6 +66,7 @@ class Target:
 
     cp     cross-products; beta_prior the normal prior of β, None where flat
     names  of the d coordinates
+    rss    residual sum of squares with β free and b as if fixed, total that with b = 0
     """
 
     design: LMMDesign
@@ -68,6 +74,13 @@ class Target:
     cp: CrossProducts
     beta_prior: NormalPrior | None
     names: tuple[str, ...]
+    rss: float
+    total: float
+
+    @property
+    def smallest_sigma(self) -> float:
+        """σ below which the likelihood, a factor exp(-rss/2σ²) in it, is zero or rounding."""
+        return float(np.sqrt(max(NEVER * self.rss, ROUNDING * self.total) / self.cp.n))
 
     def variances(self, v: Array) -> Variances:
         """ψ at coordinates v (K, d)."""
@@ -109,7 +122,7 @@ class Target:
             for here in pieces(self.cp, psi.sigma.size):
                 part = [g[here] for g in G]
                 out[here] = restricted_loglik(self.cp, part, psi.sigma[here] ** 2, self.beta_prior)
-        return np.where(np.isfinite(out), out, -np.inf)
+        return np.where(np.isfinite(out) & (psi.sigma >= self.smallest_sigma), out, -np.inf)
 
     def log_density(self, v: Array) -> Array:
         """Log posterior density of v (K, d) up to a constant: (K,).
@@ -145,7 +158,12 @@ def target(design: LMMDesign, priors: ResolvedPriors) -> Target:
         mean, precision = priors.fixed_moments()
         with np.errstate(divide="ignore"):
             beta_prior = NormalPrior(mean, 1.0 / np.sqrt(precision))
-    return Target(design, priors, cross_products(design), beta_prior, (*names, "sd(Residual)"))
+    cp = cross_products(design)
+    rss, total = (
+        max(float(solve_fixed(eliminate(cp, [size * np.eye(q) for _, q in cp.sizes]).products).rss), 0.0)
+        for size in (UNPENALISED, 0.0)
+    )
+    return Target(design, priors, cp, beta_prior, (*names, "sd(Residual)"), rss, total)
 
 
 def _residual(priors: ResolvedPriors) -> SDPrior:

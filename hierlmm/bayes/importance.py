@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.density import Target
 from hierlmm.bayes.lmmterms import Points
-from hierlmm.bayes.mode import find_mode
+from hierlmm.bayes.mode import Mode, find_mode
 from hierlmm.bayes.proposal import TMixture, fitted, joined, single, spread
 from hierlmm.bayes.psis import TRUSTED, Weights, smoothed
 from hierlmm.bayes.start import start
@@ -26,10 +26,15 @@ REPLICATES = 16
 FIRST, LATER = 32, 128
 ROUNDS = 6
 # Effective sample size at which another round is not worth its time.
-ENOUGH = 2000.0
-# The proposal at the mode is this much wider in variance than the curvature says, and keeps this share.
+ENOUGH = 1500.0
+# The proposal at the mode is this much wider in variance than the curvature says.
 WIDTH = 1.5
+# Share of components that reach towards sd = 0, one for each sd, shifted by REACH in log sd and as wide: a density that
+# does not vanish there falls like the sd itself, which a narrower t would miss.
+TOWARDS_ZERO, REACH = 0.25, 2.0
+# Share the first proposal keeps in all later ones.
 DEFENSIVE = 0.15
+COMPONENTS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +56,7 @@ class Sampled:
 def sample_variances(target: Target, rng: np.random.Generator) -> Sampled:
     """Rounds until the weights have k̂ <= TRUSTED and an effective size of ENOUGH, at most ROUNDS after the first."""
     mode = find_mode(target.log_density, start(target))
-    first = single(mode.v, WIDTH * mode.covariance)
+    first = first_proposal(target, mode)
     used: list[tuple[float, TMixture]] = []
     proposal, size = first, FIRST
     v, log_p, replicate = np.zeros((0, mode.v.size)), np.zeros(0), np.zeros(0, dtype=np.intp)
@@ -64,9 +69,21 @@ def sample_variances(target: Target, rng: np.random.Generator) -> Sampled:
         weights = smoothed(log_ratio)
         if number and weights.k <= TRUSTED and weights.ess >= ENOUGH:
             break
-        learned = fitted(v, weights.weight, 2 + number // 2, first)
+        learned = fitted(v, weights.weight, COMPONENTS + number)
         proposal, size = joined([(DEFENSIVE, first), (1.0 - DEFENSIVE, learned)]), LATER
     points = Points(target.variances(v), weights.weight, replicate)
     top = float(log_ratio.max())
     log_mass = top + float(np.log(np.exp(log_ratio - top).mean()))
     return Sampled(points, weights, len(v), number + 1, log_mass)
+
+
+def first_proposal(target: Target, mode: Mode) -> TMixture:
+    """A t at the mode, and one component an sd of random effects that reaches towards zero."""
+    scale = WIDTH * mode.covariance
+    parts = [(1.0, single(mode.v, scale))]
+    towards = [k for k, name in enumerate(target.names) if name.startswith("sd(") and name != target.names[-1]]
+    for k in towards:
+        along = np.eye(mode.v.size)[k]
+        low = single(mode.v - REACH * along, scale + REACH**2 * np.outer(along, along))
+        parts.append((TOWARDS_ZERO / (1.0 - TOWARDS_ZERO) / len(towards), low))
+    return joined(parts)

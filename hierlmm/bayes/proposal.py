@@ -17,6 +17,8 @@ EM_STEPS = 12
 RIDGE = 0.05
 # Fitted covariances are widened by this, because a proposal should err on the wide side.
 WIDER = 1.15
+# Least variance of a coordinate (a logarithm): keeps a degenerate sample from stopping the fit.
+TINY = 1e-10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,16 +73,15 @@ def joined(parts: list[tuple[float, TMixture]]) -> TMixture:
     )
 
 
-def fitted(v: Array, weight: Array, components: int, start: TMixture) -> TMixture:
+def fitted(v: Array, weight: Array, components: int) -> TMixture:
     """A t mixture fitted to weighted points by the EM algorithm, started from slices of the longest axis.
 
     With degrees of freedom known, each step reweights a point by (DF + d)/(DF + distance²) (Peel & McLachlan 2000,
     Statistics and Computing 10:339).
     """
-    d = v.shape[1]
     mean = weight @ v
     pooled = (weight[:, None] * (v - mean)).T @ (v - mean)
-    pooled += 1e-9 * np.diag(np.diagonal(start.root[0] @ start.root[0].T))
+    pooled += np.diag(TINY + 1e-9 * np.diagonal(pooled))
     mixture = _slices(v, weight, mean, pooled, components)
     for _ in range(EM_STEPS):
         kernel = mixture._log_kernel(v, DF) + np.log(mixture.share)
@@ -88,8 +89,7 @@ def fitted(v: Array, weight: Array, components: int, start: TMixture) -> TMixtur
         member = np.exp(kernel)
         member *= (weight / member.sum(axis=1))[:, None]
         mixture = _updated(mixture, v, member, pooled)
-    widened = mixture.root * math.sqrt(WIDER)
-    return TMixture(mixture.share, mixture.centre, widened) if d else mixture
+    return TMixture(mixture.share, mixture.centre, mixture.root * math.sqrt(WIDER))
 
 
 def _slices(v: Array, weight: Array, mean: Array, pooled: Array, components: int) -> TMixture:

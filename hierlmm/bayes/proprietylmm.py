@@ -25,7 +25,6 @@ from hierlmm.bayes.ranks import joint_rank, one_factor_rank, present_levels, ran
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.types import LMMDesign
 from hierlmm.errors import PriorError
-from hierlmm.likelihood.lmm import eliminate, solve_fixed
 
 Array = NDArray[np.float64]
 
@@ -34,8 +33,6 @@ ENOUGH = 6.0
 # Sets of growing standard deviations that are looked at, at most.
 MOST_SETS = 4096
 RESIDUAL = "Residual"
-# Ratio of sds at which random effects are as good as fixed.
-UNPENALISED = 1e6
 # Share of the residual sum of squares, with the effects as good as fixed, that is rounding.
 NO_RESIDUAL = 1e-11
 # A residual this small beside the response is rounding of the response.
@@ -171,12 +168,9 @@ def refuse_exact_fit(target: Target) -> None:
     """
     cp, residual = target.cp, target.priors.residual
     assert residual is not None
-    free = [UNPENALISED * np.eye(q) for _, q in cp.sizes]
-    least = float(solve_fixed(eliminate(cp, free).products).rss)
-    most = float(solve_fixed(eliminate(cp, [0.0 * root for root in free]).products).rss)
     scale = float(np.abs(target.design.y).max())
-    nothing_left = most <= cp.n * (ROUNDING * scale) ** 2
-    if not nothing_left and least > NO_RESIDUAL * most:
+    nothing_left = target.total <= cp.n * (ROUNDING * scale) ** 2
+    if not nothing_left and target.rss > NO_RESIDUAL * target.total:
         return
     factors = target.design.factors
     contrasts = joint_rank(factors, [f.Z for f in factors], target.design.X)

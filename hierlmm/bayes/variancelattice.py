@@ -17,15 +17,12 @@ from hierlmm.bayes.propriety import Propriety
 from hierlmm.bayes.ranks import one_factor_rank
 from hierlmm.bayes.start import start
 from hierlmm.errors import FitError
-from hierlmm.likelihood.lmm import eliminate, solve_fixed
 
 Array = NDArray[np.float64]
 
 # Ratio of the two sds (for a column of unit size) above which the likelihood is the product of one within levels and
 # one between them, to the square of its inverse; far above it, rounding would swallow the part between.
 SEPARATE = 1e4
-# Ratio at which random effects are as good as fixed.
-UNPENALISED = 1e6
 # Weights below this share of the largest are left out of averages.
 NEGLIGIBLE = 1e-17
 
@@ -83,8 +80,6 @@ class Separated:
         cp, factor = target.cp, target.design.factors[0]
         proper = target.beta_prior is not None and bool(np.isfinite(target.beta_prior.sd).all())
         self.unit = 0.0 if proper else 1.0 / abs(float(cp.Z_map[0][0, 0]))
-        at_most = eliminate(cp, (UNPENALISED * np.eye(1),))
-        self.within_rss = max(float(solve_fixed(at_most.products).rss), 0.0)
         self.within = cp.n - cp.p - one_factor_rank(factor, factor.Z, target.design.X)
 
     def __call__(self, v: Array) -> Array:
@@ -95,7 +90,7 @@ class Separated:
         value = self.target.log_likelihood(Variances(psi.sd, psi.correlation, sigma)) + self.target.log_prior(v)
         with np.errstate(over="ignore", invalid="ignore"):
             inside = -self.within * np.log(psi.sigma / sigma)
-            inside -= 0.5 * self.within_rss * (psi.sigma**-2.0 - sigma**-2.0)
+            inside -= 0.5 * self.target.rss * (psi.sigma**-2.0 - sigma**-2.0)
         value = np.where(far, value + inside, value)
         return np.where(np.isnan(value), -np.inf, value)
 
