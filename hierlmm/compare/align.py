@@ -15,6 +15,10 @@ LABELS = ["part", "group", "level", "term", "term2", "quantity"]
 VALUES = ["estimate", "se", "posterior", "sd", "lower", "upper", "mcse"]
 
 
+# A Monte Carlo standard error this small beside the posterior sd is the rounding of equal draws: there is no error.
+ROUNDING = 1e-10
+
+
 def aligned(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> pd.DataFrame:
     """The table of `Comparison.table`. Raises ComparisonError where the two do not have the same labels."""
     if isinstance(fit, AreaFit) and isinstance(posterior, AreaPosterior):
@@ -37,7 +41,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     """`table` with difference, in_sd and in_mcse; missing where a divisor is zero or absent."""
     difference = table["posterior"] - table["estimate"]
     sd = table["sd"].where(table["sd"] > 0)
-    mcse = table["mcse"].where(table["mcse"] > 0)
+    mcse = table["mcse"].where(table["mcse"] > ROUNDING * sd)
     return table.assign(difference=difference, in_sd=difference / sd, in_mcse=difference / mcse)
 
 

@@ -37,8 +37,8 @@ REACH = 10.0
 REACH_LEVEL = 0.998434597741997
 AREA_POINTS = 61
 # Points of a mixed model's curve are about this far apart in the root of the criterion, and at most so many a side.
-SPACING = REACH**0.5 / 12
-MOST_POINTS = 30
+SPACING = REACH**0.5 / 16
+MOST_POINTS = 40
 # A singular fit is a saddle point in the Cholesky factor: searches start this far (in sds, relative) away from it.
 NUDGE = 1e-2
 # Numbers touched by one evaluation beyond which no profile is computed: it needs several hundred evaluations.
@@ -206,7 +206,7 @@ def _curve(fit: LMMFit, held: _Held, names: tuple[str, str, str], estimate: floa
     assert fit.at is not None
     sigma = float(np.sqrt(fit.sigma2))
     start = held.start(fit.at.factors, sigma)
-    step = 0.1 * max(estimate, 0.3 * sigma * held.unit)
+    step = 0.05 * max(estimate, 0.3 * sigma * held.unit)
 
     def above(sd: float, free: Array) -> tuple[float, Array]:
         found = minimise(lambda x: held.at(sd, x), free)
@@ -233,7 +233,7 @@ def _walk(
             break
         new = float(np.sqrt(max(value, 0.0)))
         moved = abs(new - root)
-        if moved > 2 * SPACING and abs(step) > 1e-3 * max(estimate, abs(sd)):
+        if moved > 1.6 * SPACING and abs(step) > 1e-3 * max(estimate, abs(sd)):
             step *= 0.4
             continue
         points.append((trial, value))

@@ -1,0 +1,69 @@
+"""The profile of a standard deviation with its posterior density over it."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from numpy.typing import ArrayLike, NDArray
+
+from hierlmm.compare.results import Comparison
+from hierlmm.frequentist.profile import ProfileCurve
+from hierlmm.report.appearance import FIT, GUIDE, POSTERIOR, plain
+from hierlmm.report.density import sd_density
+
+# Criterion above its minimum that is marked on the right: 3.84 bounds a 95 % interval of one parameter.
+MARKED = (0.0, 0.5, 1.0, 2.0, 3.84, 10.0)
+INTERVAL = 3.841458820694124
+NAMES = {"reml": "REML criterion", "ml": "−2 log likelihood"}
+
+
+def plot_profile(comparison: Comparison, curve: ProfileCurve, *, ax: Axes) -> Axes:
+    """Draw the profile of one sd and its posterior density on one scale.
+
+    Both are relative to their highest point. The profile is exp(-½ (criterion - minimum)); the axis on the right
+    reads it as the criterion above its minimum, and the dashed line at 3.84 bounds the 95 % profile interval. Under a
+    prior that is flat on this sd, in a model with one variance, the two curves are the same. Returns `ax`.
+    """
+    height = np.exp(-0.5 * curve.criterion)
+    points, density = sd_density(comparison.posterior, curve.group, curve.term)
+    if points.size:
+        ax.fill_between(points, density / density.max(), color=POSTERIOR, alpha=0.28, linewidth=0, label="posterior")
+        ax.plot(points, density / density.max(), color=POSTERIOR, linewidth=0.9)
+    ax.plot(curve.values, height, color=FIT, linewidth=1.7, label="profile of the fit")
+    ax.axhline(np.exp(-0.5 * INTERVAL), color=GUIDE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+    ax.plot([curve.estimate], [1.0], "o", color=FIT, markersize=4.5, clip_on=False, zorder=6)
+    right = _right(curve, points, density)
+    left = min(float(curve.values[0]), right)
+    ax.set_xlim(0.0 if left < 0.35 * right else left - 0.05 * (right - left), right)
+    ax.set_ylim(0.0, 1.06)
+    ax.set_xlabel(plain(curve.label))
+    ax.set_ylabel("relative height")
+    ax.set_yticks([0.0, 0.5, 1.0])
+    _criterion_axis(ax, NAMES[comparison.fit.method])
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, handletextpad=0.5)
+    return ax
+
+
+def _right(curve: ProfileCurve, points: NDArray[np.float64], density: NDArray[np.float64]) -> float:
+    """End of the axis: where both curves have become low."""
+    end = float(curve.values[curve.criterion <= 8.0].max())
+    if points.size:
+        end = max(end, float(points[density > 0.01 * density.max()].max()))
+    return end * 1.02 if end > 0 else 1.0
+
+
+def _criterion_axis(ax: Axes, name: str) -> None:
+    """A second scale that reads the height as the criterion above its minimum."""
+
+    def to_criterion(height: ArrayLike) -> ArrayLike:
+        return np.asarray(-2 * np.log(np.maximum(height, 1e-12)))
+
+    def to_height(criterion: ArrayLike) -> ArrayLike:
+        return np.asarray(np.exp(-0.5 * np.asarray(criterion, dtype=np.float64)))
+
+    right = ax.secondary_yaxis("right", functions=(to_criterion, to_height))
+    right.set_ylabel(f"{name} above its minimum")
+    right.yaxis.set_major_locator(FixedLocator(MARKED))
+    right.yaxis.set_major_formatter(FixedFormatter([f"{value:g}" for value in MARKED]))
+    right.yaxis.set_minor_locator(NullLocator())
