@@ -6,7 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.design import with_response as design_with_response
-from hierlmm.design.crossproducts import CrossProducts, cross_products, with_response
+from hierlmm.design.crossproducts import (
+    CrossProducts,
+    cross_products,
+    with_response,
+    working_fixed,
+    working_response,
+)
 from hierlmm.design.types import LMMDesign
 from hierlmm.errors import DesignError
 from hierlmm.frequentist.lmm_limits import fit_without_residual, fit_without_variation
@@ -20,6 +26,8 @@ Array = NDArray[np.float64]
 
 # A residual standard deviation this small, relative to the size of the response, is rounding of the response.
 ROUNDING = 1e-13
+# Share of the response's sum of squares below which the residual one, from products, may be nothing but rounding.
+CANDIDATE = 1e-10
 # Ratio of the residual sum of squares with the random effects unpenalised to that without them, below which the
 # residual variance is zero as far as doubles can tell.
 NO_RESIDUAL = 1e-11
@@ -89,8 +97,13 @@ def _explained(design: LMMDesign, cp: CrossProducts) -> bool:
     """Whether X alone reproduces the response to rounding."""
     size = float(np.abs(design.y).max(initial=0.0)) + float(np.abs(design.offset).max(initial=0.0))
     R = cp.rest.shape[0] - cp.p - 1
-    rss = float(solve_fixed(cp.rest[R:, R:]).rss)
-    return rss <= cp.n * (ROUNDING * size) ** 2
+    if solve_fixed(cp.rest[R:, R:]).rss > CANDIDATE * cp.rest[-1, -1]:
+        return False
+    # products know a residual to half the digits only, the rows to all of them
+    X, _, ones = working_fixed(design.X)
+    y, _ = working_response(design.y - design.offset, ones)
+    residual = y - X @ np.linalg.lstsq(X, y, rcond=None)[0]
+    return bool(residual @ residual <= cp.n * (ROUNDING * size) ** 2)
 
 
 def _no_residual(cp: CrossProducts, parameters: Parameters) -> bool:

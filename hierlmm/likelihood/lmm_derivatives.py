@@ -160,7 +160,8 @@ def derivatives(cp: CrossProducts, parameters: Parameters, theta: Array, method:
     solved = solve_fixed(state.products)
     projected = project(cp, factors, state, solved)
     nu = cp.n - cp.p if method == "reml" else cp.n
-    rss = float(solved.rss)
+    # a residual sum of squares that is all rounding may come out negative: such a point has no value
+    rss = float(solved.rss) if solved.rss > 0 else np.nan
     value = float(state.log_det) + nu * (1 + LOG_2PI + float(np.log(rss / nu)))
     if method == "reml":
         value += float(solved.log_det_x) - 2 * cp.log_det_X_map
