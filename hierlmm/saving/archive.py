@@ -76,7 +76,7 @@ class Store:
     def parquet(self, content: bytes, hint: str) -> str:
         """Write the bytes of a Parquet file; the member's name."""
         name = self._name("tables", hint, "parquet")
-        self._archive.writestr(zipfile.ZipInfo(name, DATE), content)
+        self._archive.writestr(zipfile.ZipInfo(name, DATE), content, zipfile.ZIP_DEFLATED)
         return name
 
     def manifest(self, content: object) -> None:
