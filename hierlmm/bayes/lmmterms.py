@@ -99,8 +99,7 @@ def average(target: Target, points: Points, visit: Visit | None = None) -> LMMTe
     visit  called for each batch with the positions of its points and their joint distributions of (b, β)
     """
     sums = _Sums.empty(target, points)
-    few = systematic(points, sums.mean.size)
-    rows = np.unique(few)
+    rows, share = systematic(points, sums.mean.size)
     mean, variance = (np.empty((rows.size, sums.mean.size)) for _ in range(2))
     used = np.flatnonzero(points.weight > NEGLIGIBLE * points.weight.max())
     for here in (used[piece] for piece in pieces(target.cp, used.size)):
@@ -112,9 +111,7 @@ def average(target: Target, points: Points, visit: Visit | None = None) -> LMMTe
         mean[place], variance[place] = given.mean[among], given.variance[among]
         if visit is not None:
             visit(here, at)
-    count = np.bincount(np.searchsorted(rows, few)).astype(np.float64)
-    weight = points.weight[rows] if rows.size == few.size and not points.replicate.size else count
-    lower, upper = mixture.quantiles(weight / weight.sum(), mean, variance, TAILS)
+    lower, upper = mixture.quantiles(share, mean, variance, TAILS)
     return sums.terms(target.design, points, lower, upper)
 
 
@@ -180,23 +177,25 @@ class _Sums:
         return _unpacked(design, estimates, np.sqrt(self.conditional), self.inside[p:], cov_beta)
 
 
-def systematic(points: Points, quantities: int) -> NDArray[np.intp]:
-    """Positions of all points of an integration rule, where they are few, else a systematic sample of equal weight."""
+def systematic(points: Points, quantities: int) -> tuple[NDArray[np.intp], Array]:
+    """Positions and weights of a few points that stand for all: each once, in ascending order.
+
+    All points of an integration rule of at most RULE nodes; else a systematic sample of COMPONENTS or fewer.
+    """
     most = max(128, min(COMPONENTS, SLAB // max(quantities, 1)))
     used = np.flatnonzero(points.weight > NEGLIGIBLE * points.weight.max())
     if not points.replicate.size and used.size <= RULE:
-        return used
+        return used, points.weight[used] / points.weight[used].sum()
     share = np.cumsum(points.weight[used])
     steps = share[-1] * (np.arange(most) + 0.5) / most
-    return np.asarray(used[np.minimum(np.searchsorted(share, steps), used.size - 1)], dtype=np.intp)
+    chosen, count = np.unique(np.searchsorted(share[:-1], steps), return_counts=True)
+    return used[chosen], count / most
 
 
 def thinned(points: Points, quantities: int) -> Points:
-    """The points at the positions `systematic` gives, with their weights."""
-    few = systematic(points, quantities)
-    all_of_a_rule = not points.replicate.size and np.unique(few).size == few.size
-    weight = points.weight[few] if all_of_a_rule else np.ones(few.size)
-    return Points(points.psi[few], weight / weight.sum(), np.zeros(0, dtype=np.intp))
+    """The points that `systematic` chooses, with their weights."""
+    few, weight = systematic(points, quantities)
+    return Points(points.psi[few], weight, np.zeros(0, dtype=np.intp))
 
 
 def _given(target: Target, at: Joint) -> _Given:
