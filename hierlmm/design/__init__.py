@@ -1,0 +1,8 @@
+"""From a spec and a table to arrays with labels; every refusal of bad data is made here."""
+
+from hierlmm.design.area import build_area
+from hierlmm.design.lmm import build_lmm
+from hierlmm.design.newrows import build, encode
+from hierlmm.design.response import with_response
+
+__all__ = ["build", "build_area", "build_lmm", "encode", "with_response"]

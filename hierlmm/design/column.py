@@ -123,7 +123,7 @@ def from_arrow(name: str, chunks: Any) -> Column:
         return _number(name, np.full(len(chunks), np.nan), missing)
     if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
         return _text(name, np.asarray(chunks.to_numpy(), dtype=object))
-    if pa.types.is_temporal(type_) and not pa.types.is_dates(type_):
+    if pa.types.is_temporal(type_) and not pa.types.is_time(type_):
         return _dates(name, chunks.to_pandas())
     raise _unusable(name, str(type_))
 

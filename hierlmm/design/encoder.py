@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,24 +91,33 @@ def apply(encoder: Encoder, columns: Columns, index: pd.Index) -> Matrix:
         return _direct(encoder.steps, columns, codes, sizes, len(index))
     if not len(index):
         return np.empty((0, len(encoder.names)))
+    _check_numbers_as_categories(encoder, columns, index)
     return evaluate_again(encoder.terms, encoder.state, _frame(used, columns, codes, encoder.known), _truths(columns))
 
 
 def _known_codes(column: Column, labels: pd.Index, index: pd.Index) -> NDArray[np.intp]:
     """Codes of a column into known labels; every label must be known."""
-    if column.is_number:
-        values: Any = column.values
-        codes = labels.get_indexer(pd.Index(values))
-    else:
-        codes = labels.get_indexer(column.labels)[column.values]
-        values = column.labels.take(column.values)
-    unseen = np.flatnonzero(codes < 0)
-    if unseen.size:
+    values = pd.Index(column.values) if column.is_number else column.labels.take(column.values)
+    codes = labels.get_indexer(values)
+    if (unseen := codes < 0).any():
+        found = dict.fromkeys(values[unseen].tolist())
         raise DesignError(
-            f"A category of a predictor must occur in the fit; column {column.name} has "
-            f"{listed(dict.fromkeys(values[unseen]))} in rows {listed(index[unseen])}. Known: {listed(labels)}."
+            f"A category of a predictor must occur in the fit; column {column.name} has {listed(found)} in rows "
+            f"{listed(index[unseen])}. Known: {listed(labels)}."
         )
     return np.asarray(codes)
+
+
+def _check_numbers_as_categories(encoder: Encoder, columns: Columns, index: pd.Index) -> None:
+    """The same for C(x) of a numeric column, which formulaic codes."""
+    for factor, levels in encoder.levels.items():
+        names = term_columns(factor)
+        if (
+            len(names) == 1
+            and names[0] not in encoder.known
+            and re.match(r"C\(`?" + re.escape(names[0]) + "`?[,)]", factor)
+        ):
+            _known_codes(columns[names[0]], pd.Index(levels), index)
 
 
 def _dates(column: Column) -> DesignError:

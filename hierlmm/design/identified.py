@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.design.rank import independent
+from hierlmm.design.rank import independent, moderate
 from hierlmm.design.types import GroupingFactor
 from hierlmm.errors import DesignError, listed
 
@@ -139,7 +139,7 @@ def _entry(factor: GroupingFactor, a: int, b: int) -> str:
 
 def _working(factor: GroupingFactor) -> Matrix:
     """Columns of Z of unit length, centred where their block has an intercept: an equivalent parametrisation."""
-    Z = np.array(factor.Z)
+    Z = np.array(moderate(factor.Z)[0])
     for block in factor.blocks:
         if any(factor.coefficients[c] == "Intercept" for c in block):
             for c in block:

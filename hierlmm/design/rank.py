@@ -69,7 +69,7 @@ def _centred(X: Matrix) -> tuple[Matrix, Matrix]:
 
     The bound is infinite for a column that is constant up to rounding.
     """
-    X, largest = _moderate(X)
+    X, largest = moderate(X)
     shifted = X - X[0]
     shifted -= shifted.mean(axis=0)
     return _unit(shifted, largest)
@@ -77,11 +77,11 @@ def _centred(X: Matrix) -> tuple[Matrix, Matrix]:
 
 def _scaled(X: Matrix) -> tuple[Matrix, Matrix]:
     """The same without centring."""
-    X, largest = _moderate(X)
+    X, largest = moderate(X)
     return _unit(X.copy(), largest)
 
 
-def _moderate(X: Matrix) -> tuple[Matrix, Matrix]:
+def moderate(X: Matrix) -> tuple[Matrix, Matrix]:
     """The columns, divided by powers of two where squares would leave the range of doubles; their largest entries."""
     largest = np.maximum(X.max(axis=0), -X.min(axis=0))
     exponent = np.frexp(largest)[1]
