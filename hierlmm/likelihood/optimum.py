@@ -90,7 +90,7 @@ def optimise(cp: CrossProducts, method: Method, start: Array | None = None) -> O
     for minimum in found[1:]:
         if minimum.certified and minimum.point.value > max([best.point.value, *others]) + gap:
             others.append(minimum.point.value)
-    return _finish(parameters, method, best, evaluations, tuple(others))
+    return _finish(cp, parameters, method, best, evaluations, tuple(others))
 
 
 def _search(cp: CrossProducts, parameters: Parameters, method: Method, start: Array) -> Minimum[Derivatives]:
@@ -190,10 +190,15 @@ def _more_starts(parameters: Parameters) -> list[Array]:
 
 
 def _finish(
-    parameters: Parameters, method: Method, best: Minimum[Derivatives], evaluations: int, others: tuple[float, ...]
+    cp: CrossProducts,
+    parameters: Parameters,
+    method: Method,
+    best: Minimum[Derivatives],
+    evaluations: int,
+    others: tuple[float, ...],
 ) -> Optimum:
     factors = parameters.factors(best.theta)
-    ranks, multipliers = _boundary(factors, best.point.G_T)
+    ranks, multipliers = _boundary(cp, factors, best.point.G_T)
     at = best.point
     free = ~_zeros(parameters, best.theta)
     certificate = Certificate(
@@ -209,14 +214,20 @@ def _finish(
     return Optimum(method, parameters, best.theta, factors, at, certificate)
 
 
-def _boundary(factors: Sequence[Array], G_T: Sequence[Array]) -> tuple[tuple[int, ...], float]:
-    """Rank of each factor, and the smallest derivative in the directions that a singular one leaves out."""
+def _boundary(
+    cp: CrossProducts, factors: Sequence[Array], G_T: Sequence[Array]
+) -> tuple[tuple[int, ...], float]:
+    """Rank of each factor, and the smallest derivative in the directions that a singular block leaves out."""
     ranks, smallest = [], np.inf
-    for Lambda, slope in zip(factors, G_T, strict=True):
-        u, d, _ = np.linalg.svd(Lambda)
-        rank = int((d > NEAR_ZERO * max(1.0, float(d.max(initial=0.0)))).sum())
-        ranks.append(rank)
-        if rank < len(d):
-            outside = u[:, rank:]
-            smallest = min(smallest, float(np.linalg.eigvalsh(outside.T @ slope @ outside)[0]))
+    for blocks, Lambda, slope in zip(cp.blocks, factors, G_T, strict=True):
+        total = 0
+        for block in blocks:
+            u, d, _ = np.linalg.svd(Lambda[np.ix_(block, block)])
+            rank = int((d > NEAR_ZERO * max(1.0, float(d.max(initial=0.0)))).sum())
+            total += rank
+            if rank < len(d):
+                outside = u[:, rank:]
+                allowed = outside.T @ slope[np.ix_(block, block)] @ outside
+                smallest = min(smallest, float(np.linalg.eigvalsh(allowed)[0]))
+        ranks.append(total)
     return tuple(ranks), smallest

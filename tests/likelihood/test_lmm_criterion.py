@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lmm_cases import Dense, cases, prepared, random_covariances
+from lmm_cases import Dense, cases, design, factor, prepared, random_covariances
 from numpy.testing import assert_allclose
 
 from hierlmm.design.crossproducts import cross_products, with_response
@@ -237,3 +237,22 @@ def test_relative_factor_of_a_singular_covariance_reproduces_it():
 
     back = 4.0 * (cp.Z_map[0] @ L) @ (cp.Z_map[0] @ L).T
     assert_allclose(back, half @ half.T, rtol=1e-8)
+
+
+def test_directions_between_independent_blocks_are_not_held_against_a_zero():
+    """Two independent random coefficients without effect: each variance is zero, and the optimum is certified.
+
+    The derivative in their covariance may have any sign there; the model has no such parameter.
+    """
+    rng = np.random.default_rng(10)
+    found = []
+    for _ in range(40):
+        y, x = rng.normal(size=40), rng.normal(size=40)
+        codes = np.repeat(np.arange(8), 5)
+        d = design(y, np.column_stack([np.ones(40), x]),
+                   (factor("a", codes, {"Intercept": np.ones(40), "x": x}, ((0,), (1,))),))  # fmt: skip
+        found.append(optimise(cross_products(d), "reml"))
+
+    assert all(optimum.certificate.certified for optimum in found)
+    zeros = [optimum for optimum in found if optimum.certificate.ranks == (0,)]
+    assert any(abs(optimum.at.G_T[0][0, 1]) > np.diag(optimum.at.G_T[0]).min() for optimum in zeros)
