@@ -86,6 +86,7 @@ def facts(result: LMMFit | AreaFit | Comparison) -> dict[str, Any]:
     if isinstance(result, Comparison):
         known["agreement"] = {"verdict": result.agreement.name.lower(), "sentence": result.agreement.value}
         known["findings"] = list(result.findings)
+        known["diagnostics"] = {name: _value(value) for name, value in result.posterior.diagnostics.items()}
         known["notes"] = list(dict.fromkeys((*result.fit.notes, *result.posterior.notes)))
     else:
         known["outcome"] = {"name": result.outcome.name.lower(), "sentence": result.outcome.value}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Designs:
             y = decode(code["y"])
             self._known[number] = design = first
             if not np.array_equal(first.y, y, equal_nan=True):
-                self._known[number] = design = with_response(first, y)
+                self._known[number] = design = with_response(cast("Any", first), y)
                 self._origins[id(design)] = first
             _check(design, Fingerprint(**code["fingerprint"]))
         return self._known[number]

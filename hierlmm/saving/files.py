@@ -69,7 +69,7 @@ def read(path: str | os.PathLike[str]) -> Saved:
     try:
         with open(path, "rb") as stream, _archive(stream) as archive:
             manifest = check(json.loads(archive.read(MANIFEST)))
-            value = Decoder(Source(archive), Designs(list(manifest["designs"])))(manifest["result"])
+            value: Saved = Decoder(Source(archive), Designs(list(manifest["designs"])))(manifest["result"])
             if type(value).__name__ != manifest["kind"]:
                 raise TypeError(f"{manifest['kind']} announced, {type(value).__name__} found")
     except FileError as error:
