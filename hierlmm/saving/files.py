@@ -19,7 +19,7 @@ from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.saving.archive import MANIFEST, Source, Store, replacing
 from hierlmm.saving.codec import Decoder, Encoder
 from hierlmm.saving.designs import Designs
-from hierlmm.saving.manifest import KINDS, check, head
+from hierlmm.saving.manifest import KINDS, Result, check, head
 
 Saved = LMMFit | AreaFit | LMMPosterior | AreaPosterior | Comparison
 
@@ -39,7 +39,7 @@ DAMAGE = (
 )
 
 
-def save(result: Saved, path: str | os.PathLike[str]) -> Path:
+def save(result: Result, path: str | os.PathLike[str]) -> Path:
     """Write a result to one file at `path`, which `read` loads in this and later versions; returns the path.
 
     The file is a zip archive of JSON, npy and Parquet: no pickle, nothing in it is ever executed. It holds the spec,
