@@ -2,7 +2,7 @@
 
 Each round draws from the mixture fitted to all earlier points, and every point is weighted by the posterior over the
 proportional mixture of all proposals so far (Cornuet, Marin, Mira & Robert 2012, Scand. J. Statistics 39:798). The
-points are several independently shifted sequences, which give the Monte Carlo error.
+points are several independently scrambled nets, whose spread gives the Monte Carlo error.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from hierlmm.bayes.density import Target
 from hierlmm.bayes.lmmterms import Points
 from hierlmm.bayes.mode import Mode, find_mode
-from hierlmm.bayes.proposal import TMixture, fitted, joined, single, spread
+from hierlmm.bayes.proposal import TMixture, fitted, joined, single
 from hierlmm.bayes.psis import TRUSTED, Weights, smoothed
+from hierlmm.bayes.sobol import spread
 from hierlmm.bayes.start import start
 
 Array = NDArray[np.float64]
 
-REPLICATES = 16
+REPLICATES = 8
 # Points of each replicate in the first round, from a t at the mode, and in every later round.
-FIRST, LATER = 32, 128
+FIRST, LATER = 64, 256
 ROUNDS = 6
 # Effective sample size at which another round is not worth its time.
 ENOUGH = 1500.0

@@ -97,7 +97,7 @@ def integrate(
         weight, mass = _normalised(log_p, step)
         after = functionals(centre + width * np.sinh(t)) @ weight
         scale = np.maximum(np.abs(after), np.finfo(float).tiny)
-        error = max(float((np.abs(after - before) / scale).max(initial=0.0)), abs(np.expm1(mass - log_mass)))
+        error = max(float((np.abs(after - before) / scale).max(initial=0.0)), abs(float(np.expm1(mass - log_mass))))
         before, log_mass = after, mass
         if error <= AGREE:
             break

@@ -119,15 +119,3 @@ def _updated(mixture: TMixture, v: Array, member: Array, pooled: Array) -> TMixt
     root = np.linalg.cholesky(scatter + RIDGE * pooled)
     return TMixture(share / share.sum(), centre, root)
 
-
-def spread(points: int, dimensions: int, rng: np.random.Generator) -> Array:
-    """Evenly spread points of the open unit cube: a Kronecker sequence with a random shift (Cranley & Patterson 1976).
-
-    The generator is the powers of the root of x^(dimensions+1) = x + 1, the golden ratio's generalisation.
-    """
-    root = 2.0
-    for _ in range(64):
-        root = (1.0 + root) ** (1.0 / (dimensions + 1))
-    step = root ** -np.arange(1.0, dimensions + 1)
-    u = (rng.uniform(size=dimensions) + np.arange(points)[:, None] * step) % 1.0
-    return np.asarray(np.clip(u, 1e-12, 1.0 - 1e-12))

@@ -33,7 +33,7 @@ def smoothed(log_ratio: Array) -> Weights:
     """Weights from log(target/proposal) (N,), the largest replaced by quantiles of the Pareto fitted to them."""
     log_w = log_ratio - log_ratio.max()
     N = log_w.size
-    tail = math.ceil(min(0.2 * N, 3.0 * math.sqrt(N)))
+    tail = math.floor(min(0.2 * N, 3.0 * math.sqrt(N)))
     k = math.inf
     if tail >= SMALLEST_TAIL:
         order = np.argsort(log_w, kind="stable")
