@@ -118,16 +118,22 @@ def check(
     correlation matrix, and the zeros between covariance blocks) are left out.
     """
     varied = _entries(draws, watched)
+    # draws that do not move divide by zero; what comes out is not a number, and has not passed
+    with np.errstate(all="ignore"):
+        rhat = arviz_stats().rhat(varied)
+        bulk = arviz_stats().ess(varied, method="bulk")
+        tail = arviz_stats().ess(varied, method="tail", prob=TAIL)
+        fractions = energy_fractions(draws.stats["energy"])
     return ChainDiagnostics(
         sampler=sampler,
         chains=draws.chains,
         draws=draws.number,
         requested=requested,
         divergences=int(draws.stats["diverging"].sum()),
-        rhat=_worst(varied, arviz_stats().rhat(varied), largest=True),
-        ess_bulk=_worst(varied, arviz_stats().ess(varied, method="bulk"), largest=False),
-        ess_tail=_worst(varied, arviz_stats().ess(varied, method="tail", prob=TAIL), largest=False),
-        bfmi=float(energy_fractions(draws.stats["energy"]).min()),
+        rhat=_worst(varied, rhat, largest=True),
+        ess_bulk=_worst(varied, bulk, largest=False),
+        ess_tail=_worst(varied, tail, largest=False),
+        bfmi=float(fractions.min()),
         retries=tuple(retries),
     )
 
