@@ -113,10 +113,12 @@ def _label(comparison: Comparison, row: dict[Hashable, Any]) -> str:
 
 def _boundary(comparison: Comparison) -> list[str]:
     lines = ["Verdicts on the variance components"]
-    for row in comparison.boundary.itertuples(index=False):
-        evidence = f"LRT {row.statistic:.3g}, p = {row.p:.2g}, P(negligible | y) = {row.posterior_near_zero:.2g}"
-        where = f"; no variance along {row.direction}" if row.direction else ""
-        lines += _wrapped(f"{row.term} by {row.group}: {row.verdict}. {evidence}{where}. {row.advice}", "  ", "    ")
+    for row in comparison.boundary.to_dict("records"):
+        evidence = f"LRT {row['statistic']:.3g}, p = {row['p']:.2g}, "
+        evidence += f"P(negligible | y) = {row['posterior_near_zero']:.2g}"
+        where = f"; no variance along {row['direction']}" if row["direction"] else ""
+        text = f"{row['term']} by {row['group']}: {row['verdict']}. {evidence}{where}. {row['advice']}"
+        lines += _wrapped(text, "  ", "    ")
     return lines if len(lines) > 1 else []
 
 
@@ -136,7 +138,12 @@ def _sensitivity(comparison: Comparison) -> list[str]:
             continue
         at = block.set_index(["part", "label"])
         values = at.loc[names, ["estimate", "se"]].to_numpy(dtype=np.float64)
-        lines.append(_row(f"  {prior}", [f"{_number(mean, 3)} ({_number(sd, 2)})" for mean, sd in values], COLUMN))
+        cells = [f"{_number(mean, 3)} ({_number(sd, 2)})" for mean, sd in values]
+        if len(str(prior)) + 2 >= WIDTH - COLUMN * len(cells):
+            lines.append(f"  {prior}"[:WIDTH])
+            lines.append(_row("", cells, COLUMN))
+        else:
+            lines.append(_row(f"  {prior}", cells, COLUMN))
     return lines
 
 

@@ -30,7 +30,9 @@ STEP_NAMES = {
 }
 
 # A longer name of an area or level is cut in pictures; tables show it whole.
-LONGEST = 26
+LONGEST, LAST = 26, 9
+# The same for the label of an axis.
+AXIS = 50
 
 # What `matplotlib.rc_context` is given while a report is drawn; plot functions leave style to their caller.
 SETTINGS: dict[str, object] = {
@@ -66,8 +68,9 @@ SETTINGS: dict[str, object] = {
 }
 
 
-def plain(text: object) -> str:
+def plain(text: object, longest: int = LONGEST) -> str:
     """`text` as matplotlib shows it letter for letter: on one line, cut where long, `$` not taken for mathematics."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    cut = line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+    # Long names often differ at their end only, so the middle goes.
+    cut = line if len(line) <= longest else f"{line[: longest - LAST - 1]}…{line[-LAST:]}"
     return cut.replace("$", r"\$")

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.compare.results import Comparison
 from hierlmm.frequentist.profile import ProfileCurve
-from hierlmm.report.appearance import FIT, GUIDE, POSTERIOR, plain
+from hierlmm.report.appearance import AXIS, FIT, GUIDE, POSTERIOR, plain
 from hierlmm.report.density import sd_density
 
 # Criterion above its minimum that is marked on the right: 3.84 bounds a 95 % interval of one parameter.
@@ -37,7 +37,7 @@ def plot_profile(comparison: Comparison, curve: ProfileCurve, *, ax: Axes) -> Ax
     left = min(float(curve.values[0]), right)
     ax.set_xlim(0.0 if left < 0.35 * right else left - 0.05 * (right - left), right)
     ax.set_ylim(0.0, 1.06)
-    ax.set_xlabel(plain(curve.label))
+    ax.set_xlabel(plain(curve.label, AXIS))
     ax.set_ylabel("relative height")
     ax.set_yticks([0.0, 0.5, 1.0])
     _criterion_axis(ax, NAMES[comparison.fit.method])

@@ -19,6 +19,7 @@ from hierlmm.report.predicted import largest, predicted
 ROWS = 300
 # Main quantities shown in the sensitivity table, a column each.
 QUANTITIES = 8
+POSTERIOR = ("posterior", "sd", "lower", "upper")
 # A difference this small beside the numbers it is taken of is their rounding.
 ROUNDING = 1e-12
 
@@ -51,13 +52,13 @@ class Table:
 def parameters(comparison: Comparison, part: str) -> Table:
     """Fixed effects (part "fixed") or variance components ("variance") of both analyses side by side."""
     rows = comparison.table[comparison.table["part"] == part]
-    ours = _fit_intervals(comparison, part, rows)
+    intervals = _fit_intervals(comparison, part, rows)
     mcse = _has_mcse(rows)
     out = []
-    for (_, row), interval in zip(rows.iterrows(), ours, strict=True):
-        places = decimals([row["se"], row["sd"]] if pd.notna(row["se"]) else row["sd"])
-        values = [row["estimate"], row["se"], *interval, row["posterior"], row["sd"], row["lower"], row["upper"]]
-        cells = [*column(values, places), _difference(row), *column([row["in_sd"]], 2)]
+    for (_, row), interval in zip(rows.iterrows(), intervals, strict=True):
+        ours, theirs = [row["estimate"], row["se"], *interval], [row[name] for name in POSTERIOR]
+        fitted = column(ours, decimals(row["se"])) if pd.notna(row["se"]) else [number(x) for x in ours]
+        cells = [*fitted, *column(theirs, decimals(row["sd"])), _difference(row), *column([row["in_sd"]], 2)]
         out.append((*_label(row), *cells, *([number(row["in_mcse"], 2)] if mcse else [])))
     labels = _label_columns(part, comparison)
     names = ("estimate", "se", "lower", "upper", "mean", "sd", "lower", "upper", "difference", "in sds")
@@ -239,15 +240,16 @@ def sensitivity_left_out(comparison: Comparison) -> int:
 
 def _breakable(label: str) -> str:
     """The label with places where a narrow heading may break."""
-    return label.replace(":", ":\u200b").replace("(", "(\u200b")
+    return label.replace(":", ":\u200b")
 
 
 def _mean_sd(at: pd.DataFrame, name: tuple[str, str]) -> str:
     if name not in at.index:
         return number(None)
     row = at.loc[[name]].iloc[0]
-    places = decimals(row["se"])
-    mean, sd = column([row["estimate"], row["se"]], places)
+    if pd.isna(row["se"]):
+        return f"{number(row['estimate'])} ({number(None)})"
+    mean, sd = column([row["estimate"], row["se"]], decimals(row["se"]))
     return f"{mean} ({sd})"
 
 

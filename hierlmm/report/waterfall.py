@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from hierlmm.compare.results import Comparison
-from hierlmm.report.appearance import FIT, GUIDE, POSTERIOR, POSTERIOR_MARKER, STEP_NAMES, STEPS, TEXT, plain
+from hierlmm.report.appearance import AXIS, FIT, GUIDE, POSTERIOR, POSTERIOR_MARKER, STEP_NAMES, STEPS, TEXT, plain
 from hierlmm.report.numbers import number
 from hierlmm.report.predicted import LIMIT, largest, predicted
 
@@ -54,7 +54,7 @@ def plot_waterfall(comparison: Comparison, *, ax: Axes, row: int | None = None) 
     ax.set_ylim(len(sizes) + 1.6, -0.6)
     ax.set_xlim(low, high)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(plain(name(comparison, position)))
+    ax.set_xlabel(plain(name(comparison, position), AXIS))
     return ax
 
 
@@ -95,7 +95,7 @@ def plot_attribution(comparison: Comparison, *, ax: Axes, limit: int = LIMIT) ->
     ax.set_xlim(-0.8, len(steps) - 0.2)
     reach = 1.06 * np.array([below.min(initial=0.0), above.max(initial=0.0)])
     ax.set_ylim(*(reach if reach[1] > reach[0] else (-1.0, 1.0)))
-    ax.set_xlabel(plain(", ".join(dict.fromkeys(term.factor for term in comparison.spec.random))))
+    ax.set_xlabel(plain(", ".join(dict.fromkeys(term.factor for term in comparison.spec.random)), AXIS))
     ax.set_ylabel("posterior − fit, in posterior sds")
     ax.grid(axis="y", color="0.92", linewidth=0.7)
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.3, columnspacing=1.2)
