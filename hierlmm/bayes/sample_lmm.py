@@ -166,7 +166,7 @@ def _terms(of: Target, sample: Draws, points: Points) -> LMMTerms:
 
 
 def _given_variances(of: Target, points: Points) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Per factor (levels, q) root of the mean of Var(b | y, beta, psi), and mean of Var(b | y, psi), over the points."""
+    """Per factor (levels, q), over the points: root of the mean of Var(b | y, beta, psi), mean of Var(b | y, psi)."""
     K = points.weight.size
     psi = points.psi[np.unique(np.linspace(0, K - 1, min(K, FOR_CONDITIONAL)).astype(int))]
     G, size = psi.G, psi.sigma.size

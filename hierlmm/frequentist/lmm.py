@@ -151,7 +151,7 @@ def _design_order(cp: CrossProducts) -> tuple[int, ...]:
 
 def _lower(half: Array) -> Array:
     """Lower triangular factor, non-negative on the diagonal, of half half'; exact zeros where rank is missing."""
-    L = np.array(np.linalg.qr(half.T, mode="r").T)
+    L = np.array(np.linalg.qr(half.T).R.T)
     signs = np.where(np.diagonal(L) < 0, -1.0, 1.0)
     L = L * signs
     if not half.any():

@@ -69,7 +69,7 @@ def fit_without_residual(design: LMMDesign, cp: CrossProducts, method: Method) -
     beta = fixed_part + open_part @ c
     b = y_mean - X_mean @ beta
     variance = float(b @ b) / (m - open_part.shape[1] if method == "reml" else m)
-    Q, R = np.linalg.qr(between)
+    R = np.linalg.qr(between).R
     root = open_part @ np.linalg.solve(R, np.eye(R.shape[0]))
     vcov = variance * root @ root.T
     error = np.einsum("gp,pr,gr->g", X_mean, vcov, X_mean)[:, None, None]

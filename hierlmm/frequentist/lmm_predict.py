@@ -83,12 +83,12 @@ def _known_part(fit: LMMFit, rows: NewRows) -> Array:
         Z, codes = [rows.Z[f] for f in order], [rows.codes[f] for f in order]
         return sum_variance(fit.equations, fit.joint, rows.X, Z, codes)
     variance = np.einsum("ij,jk,ik->i", rows.X, fit.vcov_beta, rows.X)
-    for error, with_beta, Z, codes in zip(fit.b_error, fit.b_beta, rows.Z, rows.codes, strict=True):
-        seen = np.flatnonzero(codes >= 0)
-        z, c = Z[seen], codes[seen]
+    for error, with_beta, columns, levels in zip(fit.b_error, fit.b_beta, rows.Z, rows.codes, strict=True):
+        seen = np.flatnonzero(levels >= 0)
+        z, c = columns[seen], levels[seen]
         variance[seen] += np.einsum("ij,ijk,ik->i", z, error[c], z)
         variance[seen] += 2 * np.einsum("ip,ipk,ik->i", rows.X[seen], with_beta[c], z)
-    return np.maximum(variance, 0.0)
+    return np.asarray(np.maximum(variance, 0.0))
 
 
 def marginal_covariance(fit: LMMFit, level: object, group: str | None) -> pd.DataFrame:

@@ -20,7 +20,8 @@ NAMED = {"reml": "REML", "ml": "ML"}
 
 def summary(fit: LMMFit) -> str:
     """Model, outcome, criteria, variance components, fixed effects and their correlations, and what was left out."""
-    return "\n".join([*_head(fit), "", *_variances(fit), "", *_fixed(fit), *_correlations(fit), "", *_left_out(fit)]).rstrip()
+    parts = [*_head(fit), "", *_variances(fit), "", *_fixed(fit), *_correlations(fit), "", *_left_out(fit)]
+    return "\n".join(parts).rstrip()
 
 
 def _head(fit: LMMFit) -> list[str]:
@@ -78,7 +79,8 @@ def _left_out(fit: LMMFit) -> list[str]:
     if len(design.dropped):
         shown = ", ".join(str(row) for row in design.dropped.rows[:5])
         more = f" and {len(design.dropped) - 5} more" if len(design.dropped) > 5 else ""
-        notes.append(f"{len(design.dropped)} rows dropped for missing values: {shown}{more}.")
+        rows = "row" if len(design.dropped) == 1 else "rows"
+        notes.append(f"{len(design.dropped)} {rows} dropped for missing values: {shown}{more}.")
     if design.aliased:
         notes.append(f"Columns dropped because earlier ones determine them: {', '.join(design.aliased)}.")
     return [line for note in notes for line in textwrap.wrap(note, WIDTH, initial_indent="- ", subsequent_indent="  ")]

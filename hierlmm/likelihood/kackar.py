@@ -97,7 +97,7 @@ def _crossed(
     for value, vector in zip(roots, vectors.T, strict=True):
         if value <= 0:
             continue
-        combined = sum(float(v) * a for v, a in zip(vector * scale, A, strict=True))
+        combined = np.einsum("k,kij->ij", vector * scale, np.stack(A))
         right = N @ combined.T
         for f, (levels, q) in enumerate(cp.sizes):
             rows = combined[offsets[f] : offsets[f + 1]].reshape(levels, q, -1)

@@ -68,12 +68,16 @@ def dense_lower(L: Array, B: Array) -> Array:
     """L⁻¹B for (..., k, k) lower triangular L of any size and (..., k, m) B."""
     if L.ndim == 2 and B.ndim == 2:
         # LAPACK directly: scipy's wrapper costs more than a small solve.
-        return np.asarray(dtrtrs(L, B, lower=1)[0], dtype=np.float64) if L.size and B.size else np.zeros(B.shape)
+        if not (L.size and B.size):
+            return np.zeros(B.shape)
+        return np.asarray(dtrtrs(L, B, lower=1)[0], dtype=np.float64)
     return np.asarray(np.linalg.solve(L, B))
 
 
 def dense_upper(L: Array, B: Array) -> Array:
     """L'⁻¹B for (..., k, k) lower triangular L of any size and (..., k, m) B."""
     if L.ndim == 2 and B.ndim == 2:
-        return np.asarray(dtrtrs(L, B, lower=1, trans=1)[0], dtype=np.float64) if L.size and B.size else np.zeros(B.shape)
+        if not (L.size and B.size):
+            return np.zeros(B.shape)
+        return np.asarray(dtrtrs(L, B, lower=1, trans=1)[0], dtype=np.float64)
     return np.asarray(np.linalg.solve(L.swapaxes(-1, -2), B))

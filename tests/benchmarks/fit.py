@@ -11,7 +11,11 @@ import hierlmm as hl
 
 CASES = {
     "sleepstudy slopes": ("sleepstudy", "Reaction ~ Days + (Days | Subject)", ["Subject"]),
-    "politeness": ("politeness", "frequency ~ attitude + gender + (1 | subject) + (1 | scenario)", ["subject", "scenario"]),
+    "politeness": (
+        "politeness",
+        "frequency ~ attitude + gender + (1 | subject) + (1 | scenario)",
+        ["subject", "scenario"],
+    ),
     "Penicillin": ("penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)", ["plate", "sample"]),
     "Sitka slopes": ("sitka", "size ~ Time + (Time | tree)", ["tree"]),
 }

@@ -18,7 +18,8 @@ suppressMessages(library(lme4))
 d <- read.csv("{csv}"); for (f in c({factors})) d[[f]] <- factor(d[[f]])
 one <- function() {{ m <- lmer({formula}, d); list(summary(m), ranef(m, condVar = TRUE)) }}
 for (i in 1:3) one()
-cat(median(sapply(1:{rounds}, function(i) {{ t <- proc.time()[["elapsed"]]; for (k in 1:5) one(); (proc.time()[["elapsed"]] - t) / 5 }})))
+now <- function() proc.time()[["elapsed"]]
+cat(median(sapply(1:{rounds}, function(i) {{ t <- now(); for (k in 1:5) one(); (now() - t) / 5 }})))
 """
 
 

@@ -66,7 +66,9 @@ def cases() -> dict[str, LMMDesign]:
         "indicators": design(
             y, np.column_stack([b == 0, b == 1, b > 1, x]).astype(float), (factor("a", a, slope, ((0, 1),)),)
         ),
-        "crossed": design(y, X, (factor("b", b, {"Intercept": one}, ((0,),)), factor("a", a, {"Intercept": one}, ((0,),)))),
+        "crossed": design(
+            y, X, (factor("b", b, {"Intercept": one}, ((0,),)), factor("a", a, {"Intercept": one}, ((0,),)))
+        ),
         "crossed slopes": design(y, X, (factor("b", b, slope, ((0, 1),)), factor("a", a, slope, ((0, 1),)))),
         "nested": design(
             y, X, (factor("c", a // 3, {"Intercept": one}, ((0,),)), factor("a", a, {"Intercept": one}, ((0,),)))

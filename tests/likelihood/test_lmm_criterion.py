@@ -78,10 +78,12 @@ def test_integral_over_beta_and_the_joint_law_equal_the_dense_ones(name, prior):
     proper = np.isfinite(sd[prior])
     minus_2l = (
         (len(d.y) - p + proper.sum()) * np.log(2 * np.pi) + np.linalg.slogdet(dense.V)[1]
-        - np.linalg.slogdet(vcov)[1] + r @ Vi @ r + (beta - mean) @ Q @ (beta - mean) + 2 * np.log(sd[prior][proper]).sum()
+        - np.linalg.slogdet(vcov)[1] + r @ Vi @ r + (beta - mean) @ Q @ (beta - mean)
+        + 2 * np.log(sd[prior][proper]).sum()
     )  # fmt: skip
     assert_allclose(found.loglik[0], -0.5 * minus_2l, rtol=1e-11)
-    assert_allclose(restricted_loglik(cp, [g[None] for g in G], np.array([sigma2]), NormalPrior(mean, sd[prior])), found.loglik)
+    loglik = restricted_loglik(cp, [g[None] for g in G], np.array([sigma2]), NormalPrior(mean, sd[prior]))
+    assert_allclose(loglik, found.loglik)
     assert_allclose(where.beta[0], beta, rtol=1e-8)
     assert_allclose(spread.beta[0], vcov, rtol=1e-8, atol=1e-10 * np.abs(vcov).max())
     ZG = dense.Z @ dense.G

@@ -46,7 +46,8 @@ def test_fay_herriot_is_the_mixed_model_with_known_variances() -> None:
     """DESIGN: a random intercept for each area, and residual variances read from a column."""
     assert MILK.random == (RandomTerm(("1",), ("SmallArea",)),)
     assert MILK.residual == KnownVariances("vardir", "error", "error")
-    assert MILK.is_area_level and not SITKA.is_area_level
+    assert MILK.is_area_level
+    assert not SITKA.is_area_level
     assert MILK.formula == "yi ~ 1 + C(MajorArea)"
 
 
@@ -96,7 +97,7 @@ def test_a_table_that_is_no_spec_is_refused_by_key(table: dict[str, object], mes
 
 def test_text_that_is_no_toml_is_refused() -> None:
     """The decoder's own error says where."""
-    with pytest.raises(SpecError, match="not TOML: .*line 1"):
+    with pytest.raises(SpecError, match=r"not TOML: .*line 1"):
         ModelSpec.from_toml("kind = lmm")
 
 
