@@ -22,6 +22,7 @@ from hierlmm.design.types import LMMDesign
 from hierlmm.errors import PriorError
 from hierlmm.likelihood.lmm import eliminate, solve_fixed
 from hierlmm.likelihood.marginal import NormalPrior, restricted_loglik
+from hierlmm.likelihood.patterns import Patterns, given, patterns
 
 Array = NDArray[np.float64]
 
@@ -66,6 +67,7 @@ class Target:
 
     cp     cross-products; beta_prior the normal prior of β, None where flat
     names  of the d coordinates
+    by     patterns of levels where there is one grouping factor, else None
     rss    residual sum of squares with β free and b as if fixed, total that with b = 0
     """
 
@@ -74,6 +76,7 @@ class Target:
     cp: CrossProducts
     beta_prior: NormalPrior | None
     names: tuple[str, ...]
+    by: Patterns | None
     rss: float
     total: float
 
@@ -97,7 +100,7 @@ class Target:
                     R[:, np.asarray(block)[:, None], np.asarray(block)] = L @ L.swapaxes(-1, -2)
                 at += pairs
             correlations.append(R)
-        return Variances(tuple(sds), tuple(correlations), _sd(_residual(self.priors), v[:, at])[0])
+        return Variances(tuple(sds), tuple(correlations), _sd(residual_prior(self.priors), v[:, at])[0])
 
     def log_prior(self, v: Array) -> Array:
         """Log density in v of the prior, Jacobians included; (K,)."""
@@ -111,7 +114,7 @@ class Target:
                 if lkj is not None:
                     total += log_partial(lkj, v[:, at : at + pairs], len(block))
                 at += pairs
-        return np.asarray(total + _sd(_residual(self.priors), v[:, at])[1])
+        return np.asarray(total + _sd(residual_prior(self.priors), v[:, at])[1])
 
     def log_likelihood(self, psi: Variances) -> Array:
         """Log density of y with β and b integrated out at K values of ψ; -inf where it cannot be represented."""
@@ -120,8 +123,11 @@ class Target:
         out = np.empty(psi.sigma.size)
         with np.errstate(all="ignore"):
             for here in pieces(self.cp, psi.sigma.size):
-                part = [g[here] for g in G]
-                out[here] = restricted_loglik(self.cp, part, psi.sigma[here] ** 2, self.beta_prior)
+                part, sigma2 = [g[here] for g in G], psi.sigma[here] ** 2
+                if self.by is not None:
+                    out[here] = given(self.cp, self.by, part[0], sigma2, self.beta_prior).loglik
+                else:
+                    out[here] = restricted_loglik(self.cp, part, sigma2, self.beta_prior)
         return np.where(np.isfinite(out) & (psi.sigma >= self.smallest_sigma), out, -np.inf)
 
     def log_density(self, v: Array) -> Array:
@@ -163,10 +169,11 @@ def target(design: LMMDesign, priors: ResolvedPriors) -> Target:
         max(float(solve_fixed(eliminate(cp, [size * np.eye(q) for _, q in cp.sizes]).products).rss), 0.0)
         for size in (UNPENALISED, 0.0)
     )
-    return Target(design, priors, cp, beta_prior, (*names, "sd(Residual)"), rss, total)
+    return Target(design, priors, cp, beta_prior, (*names, "sd(Residual)"), patterns(cp), rss, total)
 
 
-def _residual(priors: ResolvedPriors) -> SDPrior:
+def residual_prior(priors: ResolvedPriors) -> SDPrior:
+    """The prior of σ, which every linear mixed model has."""
     if priors.residual is None:
         raise PriorError("A linear mixed model needs a prior of its residual sd; found none. State `residual`.")
     return priors.residual

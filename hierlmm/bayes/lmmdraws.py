@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.bayes.conditional import Conditional, conditional
 from hierlmm.bayes.density import Target, Variances, pieces
-from hierlmm.bayes.lmmterms import Points, joint_at
+from hierlmm.bayes.lmmterms import Points
 from hierlmm.bayes.results import Draws
 from hierlmm.design.types import LMMDesign
-from hierlmm.likelihood.blup import Joint, draw
 
 Array = NDArray[np.float64]
 
@@ -37,12 +37,12 @@ class Resampled:
         chosen = np.sort(rng.choice(points.weight.size, size=size, p=points.weight))
         return cls(target, points, chosen, rng.permutation(size), *_room(target.design, size), rng)
 
-    def visit(self, here: NDArray[np.intp], at: Joint) -> None:
+    def visit(self, here: NDArray[np.intp], at: Conditional) -> None:
         """Draw β and b at those of the points `here` (ascending positions) that were chosen."""
         wanted = np.flatnonzero((self.chosen >= here[0]) & (self.chosen <= here[-1]))
         if wanted.size:
             place = np.searchsorted(here, self.chosen[wanted])
-            _fill(self.target, _at(at, place), wanted, self.beta, self.b, self.rng)
+            _fill(self.target, at[place], wanted, self.beta, self.b, self.rng)
 
     def draws(self) -> Draws:
         """The draws in random order, labelled."""
@@ -54,7 +54,7 @@ def draws_given(target: Target, psi: Variances, rng: np.random.Generator) -> Dra
     """Exact draws of β and b at given draws of the variance parameters, labelled."""
     beta, b = _room(target.design, psi.sigma.size)
     for here in pieces(target.cp, psi.sigma.size):
-        at = joint_at(target, psi[here])
+        at = conditional(target, psi[here])
         _fill(target, at, np.arange(here.start, here.start + at.sigma2.size), beta, b, rng)
     return labelled(target.design, psi, beta, b)
 
@@ -65,20 +65,12 @@ def _room(design: LMMDesign, size: int) -> tuple[Array, tuple[Array, ...]]:
 
 
 def _fill(
-    target: Target, at: Joint, rows: NDArray[np.intp], beta: Array, b: tuple[Array, ...], rng: np.random.Generator
+    target: Target, at: Conditional, rows: NDArray[np.intp], beta: Array, b: tuple[Array, ...], rng: np.random.Generator
 ) -> None:
-    found = draw(target.cp, at, rng)
+    found = at.draw(rng)
     beta[rows] = found.beta
     for position, f in enumerate(target.cp.order):
         b[f][rows] = found.b[position]
-
-
-def _at(at: Joint, place: NDArray[np.intp]) -> Joint:
-    """The joint distributions at some of the points."""
-    return Joint(
-        at.K[place], at.centre[place], at.Yt[place], at.W_J[place], at.W_y[place],
-        tuple(factor[place] for factor in at.factors), at.sigma2[place],
-    )  # fmt: skip
 
 
 def labelled(design: LMMDesign, psi: Variances, beta: Array, b: tuple[Array, ...]) -> Draws:

@@ -9,9 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.bayes import mixture
+from hierlmm.bayes.conditional import joint_at
 from hierlmm.bayes.density import Target, Variances
 from hierlmm.bayes.density import target as density
-from hierlmm.bayes.lmmterms import joint_at, thinned
+from hierlmm.bayes.lmmterms import thinned
 from hierlmm.bayes.results import TAILS
 from hierlmm.design.types import LMMDesign, NewRows
 from hierlmm.errors import FitError

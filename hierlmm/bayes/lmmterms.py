@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes import mixture
+from hierlmm.bayes.conditional import Conditional, conditional
 from hierlmm.bayes.density import Target, Variances, pieces
 from hierlmm.bayes.results import TAILS, Estimates
 from hierlmm.design.types import LMMDesign
-from hierlmm.likelihood.blup import Joint, means
-from hierlmm.likelihood.blup_variances import variances
-from hierlmm.likelihood.marginal import marginal
 
 Array = NDArray[np.float64]
 
@@ -90,20 +88,20 @@ def partners(design: LMMDesign) -> tuple[tuple[tuple[int, int], ...], ...]:
     )
 
 
-Visit = Callable[[NDArray[np.intp], Joint], None]
+Visit = Callable[[NDArray[np.intp], Conditional], None]
 
 
 def average(target: Target, points: Points, visit: Visit | None = None) -> LMMTerms:
     """Average the exact moments given ψ over the weighted points; intervals from the mixture of Gaussians.
 
-    visit  called for each batch with the positions of its points and their joint distributions of (b, β)
+    visit  called for each batch with the positions of its points and their distributions of (b, β)
     """
     sums = _Sums.empty(target, points)
     rows, share = systematic(points, sums.mean.size)
     mean, variance = (np.empty((rows.size, sums.mean.size)) for _ in range(2))
     used = np.flatnonzero(points.weight > NEGLIGIBLE * points.weight.max())
     for here in (used[piece] for piece in pieces(target.cp, used.size)):
-        at = joint_at(target, points.psi[here])
+        at = conditional(target, points.psi[here])
         given = _given(target, at)
         sums.add(given, points.weight[here], here)
         among = np.isin(here, rows)
@@ -113,12 +111,6 @@ def average(target: Target, points: Points, visit: Visit | None = None) -> LMMTe
             visit(here, at)
     lower, upper = mixture.quantiles(share, mean, variance, TAILS)
     return sums.terms(target.design, points, lower, upper)
-
-
-def joint_at(target: Target, psi: Variances) -> Joint:
-    """The joint distribution of (b, β) given ψ at K values of ψ."""
-    G = psi.G
-    return marginal(target.cp, [G[f] for f in target.cp.order], psi.sigma**2, target.beta_prior).at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +141,7 @@ class _Sums:
     @classmethod
     def empty(cls, target: Target, points: Points) -> _Sums:
         top = int(np.argmax(points.weight))
-        given = _given(target, joint_at(target, points.psi[top : top + 1]))
+        given = _given(target, conditional(target, points.psi[top : top + 1]))
         J, C, p = given.mean.shape[1], given.conditional.shape[1], len(target.design.fixed)
         R = points.shares().size
         return cls(points, given.mean[0], np.zeros((R, J)), np.zeros(J), np.zeros(J), np.zeros(C), np.zeros((p, p)))
@@ -198,11 +190,11 @@ def thinned(points: Points, quantities: int) -> Points:
     return Points(points.psi[few], weight, np.zeros(0, dtype=np.intp))
 
 
-def _given(target: Target, at: Joint) -> _Given:
+def _given(target: Target, at: Conditional) -> _Given:
     """Exact moments of β, every b and every sum at K values of ψ."""
     cp, design = target.cp, target.design
     pairs = partners(design)
-    mean, spread = means(cp, at), variances(cp, at, [pairs[f] for f in cp.order])
+    mean, spread = at.means(), at.variances([pairs[f] for f in cp.order])
     position = [cp.order.index(f) for f in range(len(design.factors))]
     K = at.sigma2.size
     b = [mean.b[i] for i in position]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes import priortext
-from hierlmm.bayes.density import Target
+from hierlmm.bayes.density import Target, residual_prior
 from hierlmm.bayes.propriety import Propriety
 from hierlmm.bayes.ranks import joint_rank, one_factor_rank, present_levels, random_columns
 from hierlmm.bayes.resolved import ResolvedPriors
@@ -59,8 +59,7 @@ def lmm_propriety(design: LMMDesign, priors: ResolvedPriors) -> Propriety:
     all moments up to the fourth exist, not that higher ones do not.
     """
     _zero_end(priors)
-    residual = priors.residual
-    assert residual is not None
+    residual = residual_prior(priors)
     flat = np.array([normal is None for normal in priors.fixed], dtype=bool)
     X0 = design.X[:, flat]
     names = [f"{f.name}:{c}" for f in priors.factors for c in f.coefficients]
@@ -166,8 +165,7 @@ def refuse_exact_fit(target: Target) -> None:
     With effects as if fixed and no residual sum of squares left, the likelihood grows like σ^-k as σ -> 0, k the
     residual degrees of freedom; where X alone fits y, all standard deviations may vanish together.
     """
-    cp, residual = target.cp, target.priors.residual
-    assert residual is not None
+    cp, residual = target.cp, residual_prior(target.priors)
     scale = float(np.abs(target.design.y).max())
     nothing_left = target.total <= cp.n * (ROUNDING * scale) ** 2
     if not nothing_left and target.rss > NO_RESIDUAL * target.total:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.bayes.density import Target, coordinate
+from hierlmm.bayes.density import Target, coordinate, residual_prior
 from hierlmm.bayes.families import SDPrior
 from hierlmm.likelihood.lmm import eliminate, solve_fixed
 from hierlmm.likelihood.optimum import optimise
@@ -35,9 +35,7 @@ def start(target: Target) -> Array:
         for block in factor.blocks:
             R = g[np.ix_(block, block)] / np.outer(sd[list(block)], sd[list(block)])
             out += list(np.clip(np.arctanh(_partial(R)), -FAR, FAR))
-    residual = target.priors.residual
-    assert residual is not None
-    return np.array([*out, _inside(residual, np.sqrt(sigma2))])
+    return np.array([*out, _inside(residual_prior(target.priors), np.sqrt(sigma2))])
 
 
 def _inside(prior: SDPrior, sd: float) -> float:

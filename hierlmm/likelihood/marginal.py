@@ -83,7 +83,14 @@ def _integrated(
 ) -> tuple[Array, tuple[Array, ...], Eliminated, Solved]:
     """Log of the integral over beta and b, and the factors it was computed from."""
     factors = tuple(relative_factor(g, B, sigma2) for g, B in zip(G, cp.Z_map, strict=True))
-    state = eliminate(cp, factors)
+    loglik, state, solved = integrate_fixed(cp, eliminate(cp, factors), sigma2, prior)
+    return loglik, factors, state, solved
+
+
+def integrate_fixed(
+    cp: CrossProducts, state: Eliminated, sigma2: Array, prior: NormalPrior | None
+) -> tuple[Array, Eliminated, Solved]:
+    """Integrate beta out of [X, y]'V*⁻¹[X, y] and log|V*|: log density of y, the state with the prior in, beta-hat."""
     informative, log_precision = 0, 0.0
     if prior is not None:
         state = _with_prior(cp, state, sigma2, prior)
@@ -99,7 +106,7 @@ def _integrated(
         + solved.rss / sigma2
         - log_precision
     )
-    return np.asarray(-0.5 * minus_2l), factors, state, solved
+    return np.asarray(-0.5 * minus_2l), state, solved
 
 
 def _with_prior(cp: CrossProducts, state: Eliminated, sigma2: Array, prior: NormalPrior) -> Eliminated:

@@ -1,0 +1,81 @@
+"""β and b given the variance parameters, whichever way of computing them suits the design."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.density import Target, Variances
+from hierlmm.design.crossproducts import CrossProducts
+from hierlmm.likelihood import blup, blup_variances
+from hierlmm.likelihood.blup import Joint, Means
+from hierlmm.likelihood.marginal import marginal
+from hierlmm.likelihood.patterns import given
+
+Array = NDArray[np.float64]
+
+
+class Conditional(Protocol):
+    """The joint normal distribution of (b, β) at K values of ψ; per factor in elimination order, data scale."""
+
+    @property
+    def sigma2(self) -> Array:
+        """(K,) residual variances."""
+
+    def means(self) -> Means:
+        """β (K, p) and b (K, G, q) per factor."""
+
+    def variances(self, pairs: Sequence[blup_variances.Pairs]) -> blup_variances.Variances:
+        """Variances of β, of every b, and of β_i + b_k for the pairs (i, k) of each factor."""
+
+    def draw(self, rng: np.random.Generator) -> Means:
+        """One exact draw at each value of ψ."""
+
+    def __getitem__(self, place: NDArray[np.intp]) -> Conditional:
+        """The same at some of the values of ψ, possibly repeated."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FromJoint:
+    """From the factors of Henderson's equations: any number of grouping factors."""
+
+    cp: CrossProducts
+    at: Joint
+
+    @property
+    def sigma2(self) -> Array:
+        return self.at.sigma2
+
+    def means(self) -> Means:
+        return blup.means(self.cp, self.at)
+
+    def variances(self, pairs: Sequence[blup_variances.Pairs]) -> blup_variances.Variances:
+        return blup_variances.variances(self.cp, self.at, pairs)
+
+    def draw(self, rng: np.random.Generator) -> Means:
+        return blup.draw(self.cp, self.at, rng)
+
+    def __getitem__(self, place: NDArray[np.intp]) -> FromJoint:
+        at = self.at
+        factors = tuple(factor[place] for factor in at.factors)
+        return FromJoint(
+            self.cp,
+            Joint(at.K[place], at.centre[place], at.Yt[place], at.W_J[place], at.W_y[place], factors, at.sigma2[place]),
+        )
+
+
+def joint_at(target: Target, psi: Variances) -> Joint:
+    """The factors of Henderson's equations at K values of ψ."""
+    G = psi.G
+    return marginal(target.cp, [G[f] for f in target.cp.order], psi.sigma**2, target.beta_prior).at
+
+
+def conditional(target: Target, psi: Variances) -> Conditional:
+    """The distribution of (b, β) given ψ: by patterns of levels where there is one factor."""
+    if target.by is not None:
+        return given(target.cp, target.by, psi.G[0], psi.sigma**2, target.beta_prior)
+    return FromJoint(target.cp, joint_at(target, psi))
