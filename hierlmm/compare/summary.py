@@ -18,7 +18,7 @@ WIDTH = 80
 LARGEST = 8
 ROWS = 20
 # Quantities of the sensitivity table, and the width of their columns; the report has more.
-MAIN, COLUMN = 3, 18
+MAIN, COLUMN = 3, 19
 # Quantities of mixed models that are listed: variances and covariances follow from them.
 SHOWN = ("", "sd", "correlation")
 STEP_NAMES = {
@@ -101,6 +101,7 @@ def _differences(comparison: Comparison) -> list[str]:
         label = f"{_label(comparison, row)}: {_number(row['start'])} to {_number(row['end'])}"
         lines += _wrapped(f"{label}, {row['end'] - row['start']:+.2g} or {in_sd[k]:+.2f} sds", "  ", "    ")
         steps = ", ".join(f"{STEP_NAMES[step]} {row[step]:+.2g}" for step in STEPS if row[step] != 0)
+        steps += f" (MCSE {row['mcse']:.2g})" if row["monte_carlo"] != 0 else ""
         lines += _wrapped(steps or "no step", "      ", "      ")
     return lines if len(order) else []
 
@@ -128,7 +129,7 @@ def _sensitivity(comparison: Comparison) -> list[str]:
     main = frame[frame["part"].isin(["variance", "fixed"])]
     names = [*_labels(main, "variance")[: MAIN - 1], *_labels(main, "fixed")][:MAIN]
     halves = [label.partition(":") for _, label in names]
-    lines = [_row("Other priors: mean (sd)", [_short(first + colon) for first, colon, _ in halves], COLUMN)]
+    lines = [_row("Prior: mean (sd)", [_short(first + colon) for first, colon, _ in halves], COLUMN)]
     if any(colon for _, colon, _ in halves):
         lines.append(_row("", [_short(rest) for _, _, rest in halves], COLUMN))
     for prior in frame["prior"].drop_duplicates():
@@ -138,7 +139,7 @@ def _sensitivity(comparison: Comparison) -> list[str]:
             continue
         at = block.set_index(["part", "label"])
         values = at.loc[names, ["estimate", "se"]].to_numpy(dtype=np.float64)
-        cells = [f"{_number(mean, 3)} ({_number(sd, 2)})" for mean, sd in values]
+        cells = [f"{_number(mean)} ({_number(sd, 2)})" for mean, sd in values]
         if len(str(prior)) + 2 >= WIDTH - COLUMN * len(cells):
             lines.append(f"  {prior}"[:WIDTH])
             lines.append(_row("", cells, COLUMN))

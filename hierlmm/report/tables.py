@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,11 +174,13 @@ def attribution(comparison: Comparison) -> Table:
     places = [k + 1 for k in _places(shown, shown["sd"])]
     cells = _labels_of(shown)
     cells += [column(steps[name], places) for name in ("start", *STEPS, "end")]
+    sampled = bool((comparison.attribution["monte_carlo"] != 0).any())
+    cells += [column(steps["mcse"], places)] if sampled else []
     labels = _label_names(comparison)
     return Table(
         caption="From the estimate of the fit to the posterior mean, in steps that add up.",
-        groups=(("", len(labels)), ("", 1), ("steps", len(STEPS)), ("", 1)),
-        columns=(*labels, "fit", *STEP_NAMES.values(), "posterior"),
+        groups=(("", len(labels)), ("", 1), ("steps", len(STEPS)), ("", 2 if sampled else 1)),
+        columns=(*labels, "fit", *STEP_NAMES.values(), "posterior", *(["MCSE"] if sampled else [])),
         labels=len(labels),
         rows=tuple(zip(*cells, strict=True)),
         total=len(frame),
@@ -261,12 +262,3 @@ def _farthest(frame: pd.DataFrame, block: pd.DataFrame) -> float:
     distance = np.abs(ours["estimate"].to_numpy() - asked["estimate"].to_numpy()) / asked["se"].to_numpy()
     finite = distance[np.isfinite(distance)]
     return float(finite.max()) if finite.size else float("nan")
-
-
-def plain_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], total: int | None = None) -> Table:
-    """A table of text."""
-    cells = tuple(tuple(row) for row in rows)
-    return Table(
-        caption=caption, groups=(), columns=tuple(columns), labels=len(columns), rows=cells,
-        total=len(cells) if total is None else total,
-    )  # fmt: skip

@@ -27,11 +27,8 @@ DIAGNOSTICS = {
     "pareto_k": "Pareto k̂ of the importance weights (reliable below 0.7)",
     "effective_sample_size": "effective number of importance points",
     "rhat": "largest R̂ (1.01 or less is wanted)",
-    "rhat_of": "quantity with the largest R̂",
     "ess_bulk": "smallest bulk effective sample size",
-    "ess_bulk_of": "quantity with that bulk size",
     "ess_tail": "smallest tail effective sample size",
-    "ess_tail_of": "quantity with that tail size",
     "bfmi": "smallest BFMI of a chain",
     "failures": "failed checks",
 }
@@ -116,9 +113,10 @@ def posterior_facts(comparison: Comparison) -> list[tuple[str, str]]:
     chains = f" in {posterior.sample.chains} chains" if posterior.sample.chains > 1 else ""
     facts = [("Engine", engine(comparison)), ("Draws", f"{draws}{chains}"), ("Seed", str(posterior.seed))]
     for name, value in posterior.diagnostics.items():
-        if value == "":
+        if value == "" or name in ("chains", "draws") or name.endswith("_of"):
             continue
-        text = number(value, 4) if isinstance(value, float) else str(value)
+        where = posterior.diagnostics.get(f"{name}_of", "")
+        text = (number(value, 4) if isinstance(value, float) else str(value)) + (f" ({where})" if where else "")
         what = DIAGNOSTICS.get(name, name.replace("_", " "))
         facts.append((what[:1].upper() + what[1:], text))
     return facts
