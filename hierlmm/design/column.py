@@ -109,8 +109,9 @@ def from_arrow(name: str, chunks: Any) -> Column:
 
     type_ = chunks.type
     if pa.types.is_dictionary(type_):
-        series = chunks.unify_dictionaries().combine_chunks().to_pandas()
-        return from_pandas(name, pd.Series(series))
+        whole = chunks.unify_dictionaries().combine_chunks()
+        codes = whole.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        return _category(name, codes.astype(np.intp), pd.Index(whole.dictionary.to_pandas()))
     missing = np.asarray(chunks.is_null().to_numpy())
     if pa.types.is_integer(type_) or pa.types.is_boolean(type_):
         plain = chunks.fill_null(False if pa.types.is_boolean(type_) else 0).to_numpy()
@@ -241,7 +242,8 @@ def _category(name: str, codes: Codes, categories: pd.Index) -> Column:
 def _labelled(name: str, kind: Kind, codes: Codes, labels: pd.Index) -> Column:
     """A label column; blank text counts as missing, because that is how a blank field of a file arrives."""
     if not pd.api.types.is_numeric_dtype(labels.dtype) and kind != "dates":
-        blank = np.array([isinstance(label, str) and not label.strip() for label in labels.tolist()], dtype=bool)
+        texts = labels.tolist()
+        blank = np.array([not text.strip() if isinstance(text, str) else pd.isna(text) for text in texts], dtype=bool)
         if blank.any():
             position = np.append(np.where(blank, -1, np.cumsum(~blank) - 1), -1)
             codes, labels = position[codes], labels[~blank]

@@ -71,14 +71,12 @@ def _arrow(data: object, names: Sequence[str], optional: Sequence[str]) -> Any:
         # The order of a polars Categorical is that of first use anywhere in the process: it says nothing.
         loose = [name for name, dtype in frame.schema.items() if dtype == nw.Categorical]
         frame = frame.with_columns(nw.col(loose).cast(nw.String)) if loose else frame
-    try:
-        return frame.to_arrow()
-    except Exception as error:
-        kinds = [f"{name} ({dtype})" for name, dtype in frame.schema.items()]
+    if opaque := [name for name, dtype in frame.schema.items() if dtype in (nw.Object, nw.Unknown)]:
         raise DesignError(
-            f"Every column that the model reads must have an Arrow type; found {listed(kinds)}: {error} "
-            "Convert the columns to numbers or text."
-        ) from error
+            f"A column must hold numbers, text, categories or dates; column {listed(opaque)} holds objects. "
+            "Convert it to one of these first."
+        )
+    return frame.to_arrow()
 
 
 def _present(found: Sequence[object], names: Sequence[str], optional: Sequence[str]) -> list[str]:

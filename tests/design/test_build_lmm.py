@@ -263,3 +263,12 @@ def test_enum_and_dictionary_columns_keep_their_order():
     levels = [build_lmm(lmm("y ~ k + (1 | g)"), data).levels["k"] for data in (enum, dictionary, loose)]
 
     assert levels == [("q", "p"), ("q", "p"), ("p", "q")]
+
+
+def test_a_null_in_an_arrow_dictionary_is_missing():
+    """As an index and as an entry."""
+    codes = pa.array([0, 1, 2, None, *[0, 1] * 34], type=pa.int8())
+    column = pa.DictionaryArray.from_arrays(codes, pa.array(["u", "v", None]))
+    data = pa.Table.from_pandas(table()).append_column("k", column)
+
+    assert build_lmm(lmm("y ~ k + (1 | g)"), data).dropped.rows == (2, 3)

@@ -138,7 +138,7 @@ ARROW_ONLY = [
     case(
         "Python objects",
         pl.DataFrame({"g": table()["g"].tolist(), "x": pl.Series([object()] * 72, dtype=pl.Object), "y": X}),
-        "column x holds",
+        "column x holds objects",
     ),
 ]
 
