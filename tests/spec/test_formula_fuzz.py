@@ -62,7 +62,7 @@ def test_canonical_text_parses_back_to_an_equal_spec(formula: str) -> None:
     }
 
 
-def answered(text: str) -> None:
+def assert_answered(text: str) -> None:
     """The text is a model or a FormulaError with a position inside it, in time."""
     start = time.perf_counter()
     position = 0
@@ -90,17 +90,17 @@ TOKENS = (
 @EXAMPLES
 def test_token_soup_is_a_model_or_a_formula_error(text: str) -> None:
     """Where formulaic, patsy and formulae let foreign exceptions out."""
-    answered(text)
-    answered(f"y ~ x + {text}")
-    answered(f"y ~ ({text} | g)")
+    assert_answered(text)
+    assert_answered(f"y ~ x + {text}")
+    assert_answered(f"y ~ ({text} | g)")
 
 
 @given(st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.decode("latin-1")))
 @EXAMPLES
 def test_random_text_is_a_model_or_a_formula_error(text: str) -> None:
     """Any Unicode, lone surrogates and control characters included."""
-    answered(text)
-    answered(f"y ~ I({text})")
+    assert_answered(text)
+    assert_answered(f"y ~ I({text})")
 
 
 BOMBS = {
@@ -141,4 +141,4 @@ def test_no_text_takes_longer_than_two_seconds(text: str) -> None:
     """Time bombs that hold other parsers for 20 s and more, or end them with RecursionError."""
     parse("y ~ x")  # loads formulaic, which is no part of the limit
 
-    answered(text)
+    assert_answered(text)
