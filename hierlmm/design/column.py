@@ -94,7 +94,7 @@ def from_pandas(name: str, series: pd.Series) -> Column:
         return from_arrow(name, series.array.__arrow_array__())
     if isinstance(dtype, pd.SparseDtype):
         return _from_numpy(name, np.asarray(series))
-    if isinstance(dtype, pd.DatetimeTZDtype | pd.PeriodDtype | pd.IntervalDtype):
+    if isinstance(dtype, pd.DatetimeTZDtype | pd.PeriodDtype):
         return _dates(name, series)
     if dtype.kind in "fiub":  # pandas' masked numbers
         missing = series.isna().to_numpy()
@@ -234,9 +234,16 @@ def _dates(name: str, series: Any) -> Column:
 
 
 def _category(name: str, codes: Codes, categories: pd.Index) -> Column:
-    if categories.dtype == np.float64 and len(categories) and np.array_equal(categories, np.round(categories)):
-        categories = categories.astype(np.int64)
+    if categories.dtype == np.float64:
+        categories = pd.Index(whole_numbers(categories.to_numpy()))
     return _labelled(name, "categories", codes, categories)
+
+
+def whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
+    """Doubles as int64 where all are whole: a table with gaps often holds whole numbers as doubles."""
+    if len(values) and (np.abs(values) < EXACT).all() and np.array_equal(values, np.round(values)):
+        return values.astype(np.int64)
+    return values
 
 
 def _labelled(name: str, kind: Kind, codes: Codes, labels: pd.Index) -> Column:

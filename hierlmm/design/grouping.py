@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.design.column import Column
+from hierlmm.design.column import Column, whole_numbers
 from hierlmm.design.labels import check_distinct, check_same_kind
 from hierlmm.errors import DesignError
 
@@ -79,8 +79,7 @@ def label_codes(column: Column) -> tuple[Codes, pd.Index]:
     if values.dtype == np.float64:
         if np.isinf(values).any():
             raise DesignError(f"A label must be finite; column {column.name} includes inf. Remove these rows.")
-        if np.array_equal(values, np.round(values)) and (np.abs(values) < 2**53).all():
-            values = values.astype(np.int64)
+        values = whole_numbers(values)
     return codes, pd.Index(values)
 
 

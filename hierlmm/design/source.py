@@ -71,7 +71,7 @@ def _arrow(data: object, names: Sequence[str], optional: Sequence[str]) -> Any:
         # The order of a polars Categorical is that of first use anywhere in the process: it says nothing.
         loose = [name for name, dtype in frame.schema.items() if dtype == nw.Categorical]
         frame = frame.with_columns(nw.col(loose).cast(nw.String)) if loose else frame
-    if opaque := [name for name, dtype in frame.schema.items() if dtype in (nw.Object, nw.Unknown)]:
+    if opaque := [name for name, dtype in frame.schema.items() if dtype == nw.Object]:
         raise DesignError(
             f"A column must hold numbers, text, categories or dates; column {listed(opaque)} holds objects. "
             "Convert it to one of these first."

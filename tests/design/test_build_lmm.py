@@ -189,6 +189,22 @@ def test_response_and_offset_may_be_expressions():
     assert_allclose(design.offset, np.log(data["t"]) + data["x"], rtol=1e-15)
 
 
+def test_a_response_of_several_columns_is_refused():
+    """A spec made by hand may ask for it."""
+    spec = ModelSpec(response="poly(z, 2)", fixed=("1",), random=(RandomTerm(("1",), ("g",)),))
+
+    with pytest.raises(DesignError, match="gives 2 columns"):
+        build_lmm(spec, table(z=np.arange(72.0)))
+
+
+def test_combinations_beyond_counting_are_refused():
+    """50,000^4 cells do not fit in 64 bits."""
+    data = pd.DataFrame(dict.fromkeys("yabcd", np.arange(50_000.0)))
+
+    with pytest.raises(DesignError, match="50000:50000:50000:50000 levels are too many"):
+        build_lmm(lmm("y ~ 1 + (1 | a:b:c:d)"), data)
+
+
 def test_a_model_without_groups_has_no_factors():
     """The null model of a boundary test."""
     spec = ModelSpec(response="y", fixed=("1", "x"), random=())

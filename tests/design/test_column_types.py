@@ -106,6 +106,52 @@ def test_dates_may_name_groups(stamp):
     assert levels.tolist() == [pd.Timestamp(2020, 1, day) for day in range(1, 13)]
 
 
+GROUPS = [
+    case("dates with a zone", pd.date_range("2020", periods=12, tz="UTC").repeat(6)),
+    case("periods", pd.period_range("2020", periods=12, freq="M").repeat(6)),
+    case(
+        "Arrow dates", pd.array([datetime.date(2020, 1, 1 + i // 6) for i in range(72)], dtype="date32[day][pyarrow]")
+    ),
+    case("large unsigned", np.repeat(np.arange(12, dtype=np.uint64) + np.uint64(2**63), 6)),
+    case("large signed", np.repeat(np.arange(12) + 2**60, 6)),
+    case("doubles", np.repeat(np.arange(12) + 0.5, 6)),
+    case("float categories", pd.Categorical(np.repeat(np.arange(12.0), 6))),
+    case("bins", pd.cut(np.repeat(np.arange(12), 6), 12)),
+    case("whole numbers", [i // 6 for i in range(72)]),
+]
+
+
+@pytest.mark.parametrize("g", GROUPS)
+def test_labels_of_any_type_name_the_same_groups(g):
+    """Twelve groups of six rows, in the order of the labels; the kept table gives them again."""
+    design = build_lmm(INTERCEPTS, table(g=g))
+
+    assert_array_equal(design.factors[0].codes, np.repeat(np.arange(12), 6))
+    assert design.factors[0].levels.is_unique
+    assert build_lmm(INTERCEPTS, design.table).fingerprint == design.fingerprint
+
+
+def test_whole_float_categories_are_named_as_whole_numbers():
+    """1.0, 2.0 is what a gap makes of 1, 2."""
+    design = build_lmm(lmm("y ~ k + (1 | g)"), table(k=pd.Categorical([1.0, 2.0] * 36)))
+
+    assert design.fixed == ("Intercept", "k[T.2]")
+
+
+def test_a_column_of_nulls_leaves_no_rows():
+    """Arrow has a type for it."""
+    data = pa.Table.from_pandas(table()).drop_columns("x").append_column("x", pa.nulls(72))
+
+    with pytest.raises(DesignError, match="72 rows were dropped for missing values in x"):
+        build_lmm(INTERCEPTS, data)
+
+
+def test_intervals_are_no_predictor():
+    """Unless as categories."""
+    with pytest.raises(DesignError, match="column x holds interval"):
+        build_lmm(INTERCEPTS, table(x=pd.IntervalIndex.from_breaks(range(73))))
+
+
 NOT_TABLES = [
     case("dict", {"g": ["a"], "x": [1.0], "y": [2.0]}),
     case("array", np.zeros((3, 3))),
