@@ -63,7 +63,9 @@ def unused_levels(spec: ModelSpec, source: Source, columns: Mapping[str, Column]
             rows = np.flatnonzero(~whole.missing) if whole.missing is not None else None
             lost = label_codes(whole.take(rows))[1].difference(label_codes(column)[1], sort=False)
         else:
-            count = np.bincount(column.values[column.values >= 0], minlength=len(column.labels))
+            count = np.bincount(column.values, minlength=len(column.labels))
+            if count.all():
+                continue
             lost = column.labels[count == 0]
         if len(lost):
             yield f"Levels of {name} without a complete row were left out: {listed(lost)}."
@@ -101,4 +103,6 @@ def _reused(factors: tuple[GroupingFactor, ...], keys: tuple[Keys, ...]) -> Iter
 
 def _counts_from_one(levels: pd.Index) -> bool:
     """Whether the labels are the whole numbers 1, 2, ..., G, as numbers or as text."""
-    return set(map(str, levels)) == set(map(str, range(1, len(levels) + 1)))
+    if str(levels[0]) != "1":  # sorted, so that 1 comes first
+        return False
+    return set(map(str, levels.tolist())) == set(map(str, range(1, len(levels) + 1)))
