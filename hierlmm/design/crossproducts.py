@@ -25,6 +25,10 @@ Array = NDArray[np.float64]
 # columns are dependent as far as doubles can tell, because the cross-products square the rounding error.
 DEPENDENT = 1e-11
 
+# Smallest eigenvalue of the correlations of the columns of X down to which their cross-products are formed as they
+# are: the digits lost are about those of its inverse.
+COLLINEAR = 1e-2
+
 # Entries of the dense cross-products between the leading factor and the others: about 3 GB of memory.
 LARGEST_CROSS = 400_000_000
 
@@ -73,7 +77,6 @@ def cross_products(design: LMMDesign) -> CrossProducts:
     working = [working_random(factors[f]) for f in order]
     U = np.column_stack([X, y])
     lead, lead_rest, rest = _products([factors[f] for f in order], [Z for Z, _ in working], U)
-    diagonal = np.abs(np.diagonal(X_map))
     return CrossProducts(
         n=len(y),
         p=X.shape[1],
@@ -86,7 +89,7 @@ def cross_products(design: LMMDesign) -> CrossProducts:
         Z_map=tuple(B for _, B in working),
         X_map=X_map,
         X_shift=ones * y_shift if ones is not None else np.zeros(X.shape[1]),
-        log_det_X_map=float(np.log(diagonal).sum()),
+        log_det_X_map=float(np.linalg.slogdet(X_map)[1]),
         y_shift=y_shift,
     )
 
@@ -94,7 +97,7 @@ def cross_products(design: LMMDesign) -> CrossProducts:
 def working_fixed(X: Array) -> tuple[Array, Array, Array | None]:
     """Centred and scaled X (n, p), the map C with X_work = X C, and k with X k = 1 (None: X does not span 1).
 
-    Without the intercept in the span nothing can be centred, and the columns are only scaled.
+    Without the intercept in the span nothing can be centred. Columns that stay nearly collinear are orthogonalised.
     """
     p = X.shape[1]
     ones = _intercept(X)
@@ -108,7 +111,16 @@ def working_fixed(X: Array) -> tuple[Array, Array, Array | None]:
         work = X - base
         C -= np.outer(ones, base)
     rms = np.sqrt((work**2).mean(axis=0))
-    return work / rms, C / rms, ones
+    return *_orthogonal(work / rms, C / rms), ones
+
+
+def _orthogonal(X: Array, C: Array) -> tuple[Array, Array]:
+    """X and its map, made orthogonal where its columns are nearly collinear: products of such columns lose digits."""
+    n = len(X)
+    if np.linalg.eigvalsh(X.T @ X / n)[0] > COLLINEAR:
+        return X, C
+    Q, R = np.linalg.qr(X)
+    return Q * np.sqrt(n), np.linalg.solve(R.T, C.T).T * np.sqrt(n)
 
 
 def _intercept(X: Array) -> Array | None:

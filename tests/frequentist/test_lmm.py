@@ -282,6 +282,24 @@ def test_shift_and_scale_of_a_predictor_change_units_only(fits, shift, scale):
     assert_allclose(other.conditional_fitted, fit.conditional_fitted, rtol=1e-6)
 
 
+def test_powers_of_raw_years_are_fitted_as_well_as_of_centred_ones():
+    """y on year, year², year³: the same model in the basis (year - 2000)^k, whose columns are far from collinear."""
+    rng = np.random.default_rng(15)
+    year = np.tile(np.arange(1990, 2011), 8).astype(float)
+    g = np.repeat(np.arange(8), 21)
+    t = year - 2000
+    table = pd.DataFrame({"g": g, "year": year, "t": t})
+    table["y"] = rng.normal(size=8)[g] + 0.1 * t + 0.01 * t**2 - 0.002 * t**3 + rng.normal(size=len(g))
+
+    raw = hl.fit(hl.lmm("y ~ year + I(year**2) + I(year**3) + (1 | g)"), table)
+    centred = hl.fit(hl.lmm("y ~ t + I(t**2) + I(t**3) + (1 | g)"), table)
+
+    assert_allclose(raw.sigma2, centred.sigma2, rtol=1e-9)
+    assert_allclose(raw.G[0], centred.G[0], rtol=1e-8)
+    assert_allclose(raw.beta[3], centred.beta[3], rtol=1e-7)
+    assert_allclose(raw.marginal_fitted, centred.marginal_fitted, rtol=1e-6, atol=1e-6)
+
+
 def test_order_of_rows_and_names_of_groups_do_not_matter(fits):
     """Permuting rows and relabelling groups permute the BLUPs and change nothing else."""
     fit = fits["polite_attitude_gender", "REML"]
