@@ -53,7 +53,7 @@ class NutsOptions:
     chains: int = 4
     cores: int | None = None
     sampler: Sampler = "pymc"
-    target_accept: float = 0.9
+    target_accept: float = 0.95
     form: Form = "hierarchical"
     retries: int = 1
     progress: Literal["none", "bar"] = "none"

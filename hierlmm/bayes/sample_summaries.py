@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,9 +21,9 @@ def summarise(values: Array) -> Estimates:
     an entry that is the same in every draw.
     """
     shape = values.shape[2:]
-    flat = values.reshape(*values.shape[:2], -1)
-    pooled = flat.reshape(-1, flat.shape[-1])
-    lower, upper = np.quantile(pooled, TAILS, axis=0) if flat.shape[-1] else np.zeros((2, 0))
+    flat = values.reshape(*values.shape[:2], math.prod(shape))
+    pooled = flat.reshape(math.prod(values.shape[:2]), math.prod(shape))
+    lower, upper = np.quantile(pooled, TAILS, axis=0)
     sd = pooled.std(axis=0, ddof=1)
     parts = (pooled.mean(axis=0), sd, lower, upper, _mcse(flat, sd))
     return Estimates(*(part.reshape(shape) for part in parts))
@@ -41,6 +43,6 @@ def _mcse(flat: Array, sd: Array) -> Array:
 
 def covariance(values: Array) -> Array:
     """(p, p) covariance matrix of the entries of (chains, draws, p) draws, divisor N - 1."""
-    pooled = values.reshape(-1, values.shape[-1])
+    pooled = values.reshape(math.prod(values.shape[:2]), values.shape[2])
     away = pooled - pooled.mean(axis=0)
     return np.asarray(away.T @ away / (len(pooled) - 1))

@@ -105,7 +105,7 @@ def project(cp: CrossProducts, factors: Sequence[Array], state: Eliminated, solv
     K[R:, R:] = solved.L_x
     q = lead_F.shape[1]
     J_lead = np.concatenate([_turn(cp, factors, lead_F[..., :R]), lead_F[..., R : R + p]], axis=-1)
-    half = dense_lower(K, J_lead.reshape(-1, R + p).T)
+    half = dense_lower(K, J_lead.reshape(lead_F.shape[0] * q, R + p).T)
     S = state.after_lead
     if R:
         J_rest = np.concatenate([apply_rest(cp, factors, S[:R, :R]), S[R : R + p, :R]])
@@ -237,7 +237,8 @@ def _information(
         half = half + at.half_rest @ rest
         slope = slope + np.concatenate([at.u[f].ravel() for f in others]) @ rest
     information = direct - half.T @ half
-    return np.asarray(nu * (information / rss - np.outer(slope, slope) / rss**2))
+    relative = slope / rss  # squares of rss leave the range of doubles long before rss does
+    return np.asarray(nu * (information / rss - np.outer(relative, relative)))
 
 
 def _curvature(parameters: Parameters, G_T: Sequence[Array]) -> Array:

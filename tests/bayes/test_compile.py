@@ -16,7 +16,7 @@ from hierlmm.bayes.compile import compile_model, parametrisation, prior_predicti
 from hierlmm.bayes.compile_backend import backend
 from hierlmm.bayes.compile_mode import lmm_mode
 from hierlmm.bayes.priors import LKJ, Exponential, HalfCauchy, HalfNormal, InverseGamma, Normal, Priors
-from hierlmm.errors import PriorError, SpecError
+from hierlmm.errors import DesignError, PriorError, SpecError
 from hierlmm.likelihood.area_variance import estimate_reml
 
 pytest.importorskip("pymc")
@@ -183,6 +183,15 @@ def test_an_unknown_form_is_refused(form):
     """There are two forms."""
     with pytest.raises(SpecError, match="'hierarchical' or 'marginal'"):
         hl.to_pymc(GROWTH, growth(), form=form)
+
+
+@pytest.mark.parametrize("name", ["term", "sigma", "a/b"])
+def test_a_group_named_like_a_part_of_the_model_is_refused(name):
+    """Its dimension would collide with one that every model has; the message says to rename the column."""
+    frame = growth().rename(columns={"tree": name})
+
+    with pytest.raises(DesignError, match=f"found {name}"):
+        hl.to_pymc(hl.lmm(f"size ~ time + (1 | `{name}`)"), frame)
 
 
 def test_the_units_of_the_response_do_not_matter():

@@ -17,6 +17,7 @@ from compile_cases import (
     differences,
     lmm_density,
     lmm_model,
+    no_fixed_effects,
     one_slope,
 )
 from scipy import stats
@@ -69,7 +70,9 @@ MIXED = Priors(
     sd={"g:x": HalfNormal(1), "g:Intercept": HalfT(3, 2), "h": InverseGamma(1.5, 2), "g:w": Flat("variance")},
     residual=Flat("log"),
 )
-DESIGNS = {"slope": one_slope, "crossed": crossed, "crossed slopes": crossed_slopes}
+DESIGNS = {
+    "slope": one_slope, "crossed": crossed, "crossed slopes": crossed_slopes, "no fixed effects": no_fixed_effects
+}  # fmt: skip
 
 
 def assert_equal_up_to_one_constant(pairs):

@@ -175,7 +175,7 @@ def test_failed_checks_lead_to_a_stricter_longer_attempt_and_stay_on_record():
 
     assert found.sample.number == 16
     assert found.diagnostics["failures"]
-    assert any(note.startswith("Attempt 1 (target_accept 0.9):") for note in found.notes)
+    assert any(note.startswith("Attempt 1 (target_accept 0.95):") for note in found.notes)
 
 
 def test_an_improper_posterior_is_refused_before_sampling():
