@@ -12,9 +12,9 @@ from hierlmm.bayes.compile_backend import backend
 from hierlmm.bayes.compile_covariance import Covariance, coords, covariance, part
 from hierlmm.bayes.compile_mode import Effect, LMMMode
 from hierlmm.bayes.compile_priors import fixed_effects, standard_deviation
+from hierlmm.bayes.density import residual_prior
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.types import GroupingFactor, LMMDesign
-from hierlmm.errors import PriorError
 
 Array = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ def hierarchical_lmm(design: LMMDesign, priors: ResolvedPriors, mode: LMMMode) -
         X = b.pm.Data("X", design.X, dims=("row", "term"))
         beta = fixed_effects(priors.fixed, mode.beta, mode.beta_root) if design.fixed else np.zeros(0)
         mu = b.pt.dot(X, beta) + offset if design.fixed else offset
-        sigma = standard_deviation("sigma", residual(priors), mode.sigma)
+        sigma = standard_deviation("sigma", residual_prior(priors), mode.sigma)
         for f, factor in enumerate(design.factors):
             spread = covariance(factor, priors.factors[f], mode.sd[f])
             effects = _effects(f, factor, spread, beta, mode)
@@ -43,15 +43,6 @@ def hierarchical_lmm(design: LMMDesign, priors: ResolvedPriors, mode: LMMMode) -
         y = b.pm.Data("y_observed", design.y, dims="row")
         b.pm.Normal("y", mu, sigma, observed=y, dims="row")
     return model
-
-
-def residual(priors: ResolvedPriors) -> Any:
-    """Prior of the residual standard deviation."""
-    if priors.residual is None:
-        raise PriorError(
-            "A linear mixed model needs a prior of its residual sd; found none. Resolve the priors against this design."
-        )
-    return priors.residual
 
 
 def _effects(f: int, factor: GroupingFactor, spread: Covariance, beta: Any, mode: LMMMode) -> Any:

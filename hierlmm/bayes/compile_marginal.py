@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.compile_backend import backend
 from hierlmm.bayes.compile_covariance import coords, covariance
-from hierlmm.bayes.compile_lmm import residual
 from hierlmm.bayes.compile_mode import LMMMode
 from hierlmm.bayes.compile_priors import fixed_effects, standard_deviation
+from hierlmm.bayes.density import residual_prior
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.types import GroupingFactor, LMMDesign
 
@@ -38,7 +38,7 @@ def marginal_lmm(design: LMMDesign, priors: ResolvedPriors, mode: LMMMode) -> An
     labels = {name: values for name, values in coords(design).items() if name != "row"}
     with b.pm.Model(coords=labels) as model:
         beta = fixed_effects(priors.fixed, mode.beta, mode.beta_root) if design.fixed else np.zeros(0)
-        sigma = standard_deviation("sigma", residual(priors), mode.sigma)
+        sigma = standard_deviation("sigma", residual_prior(priors), mode.sigma)
         roots = [
             covariance(factor, priors.factors[f], mode.sd[f]).whole for f, factor in enumerate(design.factors)
         ]

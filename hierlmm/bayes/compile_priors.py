@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.bayes.areafamilies import AreaPrior, DattaRaoSmith, GaneshLahiri, Jeffreys, UniformShrinkage
+from hierlmm.bayes.areafamilies import DattaRaoSmith, GaneshLahiri, Jeffreys, UniformShrinkage
 from hierlmm.bayes.compile_backend import backend
 from hierlmm.bayes.families import (
     LKJ,
@@ -146,32 +146,44 @@ def _log_density(prior: SDPrior, sd: Any) -> Any:
     if isinstance(prior, Flat):
         power = {"sd": 0, "variance": 1, "covariance": prior.size, "log": -1}[prior.on]
         return (0.0 if prior.on in ("sd", "log") else LOG_2) + power * pt.log(sd)
-    if isinstance(prior, AreaPrior):
-        return _area_log_density(prior, sd**2) + LOG_2 + pt.log(sd)
+    if (in_A := _AREA_DENSITIES.get(type(prior))) is not None:
+        return in_A(prior, sd**2, np.asarray(prior.D, dtype=np.float64)) + LOG_2 + pt.log(sd)  # type: ignore[attr-defined]
     raise PriorError(
         f"A prior must be one that a PyMC model can state; found {type(prior).__name__}. "
         'Use engine="integrate", which needs only its density.'
     )
 
 
-def _area_log_density(prior: AreaPrior, A: Any) -> Any:
-    """Log density in A of the priors that depend on the sampling variances D."""
-    pt = backend().pt
-    D = np.asarray(prior.D, dtype=np.float64)
-    common = pt.log(((A + D) ** -2.0).sum())
-    if isinstance(prior, UniformShrinkage):
-        d = float(len(D) / (1.0 / D).sum())
-        return math.log(d) - 2.0 * pt.log(A + d)
-    if isinstance(prior, GaneshLahiri):
-        return common - pt.log(((D / (A + D)) ** 2).sum())
-    if isinstance(prior, Jeffreys):
-        return 0.5 * common
-    if isinstance(prior, DattaRaoSmith):
-        return common - math.log((1.0 / D).sum()) if prior.at is None else common + 2.0 * pt.log(A + prior.at)
-    raise PriorError(
-        f"A prior of the area variance must be one that a PyMC model can state; found {type(prior).__name__}. "
-        'Use engine="integrate", which needs only its density.'
-    )
+def _concentration(A: Any, D: Array) -> Any:
+    """log of the sum of (A + D_i)^-2."""
+    return backend().pt.log(((A + D) ** -2.0).sum())
+
+
+def _uniform_shrinkage(_: UniformShrinkage, A: Any, D: Array) -> Any:
+    d = float(len(D) / (1.0 / D).sum())
+    return math.log(d) - 2.0 * backend().pt.log(A + d)
+
+
+def _ganesh_lahiri(_: GaneshLahiri, A: Any, D: Array) -> Any:
+    return _concentration(A, D) - backend().pt.log(((D / (A + D)) ** 2).sum())
+
+
+def _jeffreys(_: Jeffreys, A: Any, D: Array) -> Any:
+    return 0.5 * _concentration(A, D)
+
+
+def _datta_rao_smith(prior: DattaRaoSmith, A: Any, D: Array) -> Any:
+    own = -math.log((1.0 / D).sum()) if prior.at is None else 2.0 * backend().pt.log(A + prior.at)
+    return _concentration(A, D) + own
+
+
+# Log density in A of the priors that depend on the sampling variances D.
+_AREA_DENSITIES: dict[type[SDPrior], Callable[[Any, Any, Array], Any]] = {
+    UniformShrinkage: _uniform_shrinkage,
+    GaneshLahiri: _ganesh_lahiri,
+    Jeffreys: _jeffreys,
+    DattaRaoSmith: _datta_rao_smith,
+}
 
 
 def correlation_factor(name: str, prior: LKJ, size: int, dims: str) -> Any:

@@ -110,7 +110,8 @@ def complete(of: Target, drawn: Draws, rng: np.random.Generator) -> Draws:
     variables: dict[str, tuple[tuple[str, ...], Array]] = {"beta": beta, "sigma": sigma}
     effects = None
     if any(f"b_{factor.name}" not in drawn.variables for factor in design.factors):
-        effects = _effects(of, variances(design, drawn), beta[1].reshape(shape[0] * shape[1], -1 if beta[1].size else 0), rng)
+        pooled = beta[1].reshape(shape[0] * shape[1], len(design.fixed))
+        effects = _effects(of, variances(design, drawn), pooled, rng)
     coords: dict[str, tuple[object, ...]] = {"term": design.fixed}
     for f, factor in enumerate(design.factors):
         name, coef = factor.name, f"{factor.name}_coef"

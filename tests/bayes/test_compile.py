@@ -15,7 +15,7 @@ import hierlmm as hl
 from hierlmm.bayes.compile import compile_model, parametrisation, prior_predictive
 from hierlmm.bayes.compile_backend import backend
 from hierlmm.bayes.compile_mode import lmm_mode
-from hierlmm.bayes.priors import LKJ, Exponential, HalfCauchy, HalfNormal, InverseGamma, Normal, Priors
+from hierlmm.bayes.priors import LKJ, Exponential, HalfCauchy, HalfNormal, InverseGamma, Normal, Priors, SDPrior
 from hierlmm.errors import DesignError, PriorError, SpecError
 from hierlmm.likelihood.area_variance import estimate_reml
 
@@ -176,6 +176,25 @@ def test_a_predictor_of_groups_belongs_to_the_mean_of_their_effects():
 
     assert effect.columns == (0, 1)
     assert effect.weight == pytest.approx(np.column_stack([np.ones(15), x]), abs=1e-12)
+
+
+class Triangular(SDPrior):
+    """A user's own family, known by its density only."""
+
+    def log_density(self, sd):
+        return np.log(np.maximum(0.0, 1.0 - np.asarray(sd)))
+
+    @property
+    def orders(self):
+        return 1.0, -np.inf
+
+
+def test_a_prior_pymc_cannot_state_is_refused_with_the_engine_that_can():
+    """The exact engine needs only the density."""
+    frame = direct_estimates()
+
+    with pytest.raises(PriorError, match=r"found Triangular.*engine=\"integrate\""):
+        hl.to_pymc(AREAS, frame, Priors(sd=Triangular()))
 
 
 @pytest.mark.parametrize("form", ["centered", "", None])

@@ -34,6 +34,7 @@ from hierlmm.bayes.joint_density import (
 )
 from hierlmm.bayes.priors import (
     LKJ,
+    DattaRaoSmith,
     Exponential,
     Flat,
     HalfCauchy,
@@ -57,6 +58,7 @@ AREA_PRIORS = {
     "uniform": Priors(sd=Uniform(8)),
     **{name: Priors(preset=name) for name in ("flat_variance", "ganesh_lahiri", "jeffreys", "uniform_shrinkage")},
     "datta_rao_smith": Priors(preset="datta_rao_smith"),
+    "datta_rao_smith of one area": Priors(sd=DattaRaoSmith(at=0.7)),
 }
 LMM_PRIORS = {
     "default": Priors(),

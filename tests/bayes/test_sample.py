@@ -128,6 +128,19 @@ def test_correlated_slopes_agree_with_the_exact_engine():
 
 
 @nuts
+def test_nutpie_gives_the_same_posterior():
+    """Witness: posteriordb's model by quadrature; nutpie's statistics arrive under the same names."""
+    pytest.importorskip("nutpie")
+    known, design, priors = eight_schools()
+
+    found = sample_area(design, priors, replace(SHORT, sampler="nutpie", form="marginal"), 11)
+
+    assert distance(found.terms.theta, np.array(known["theta"])[:, 0]) < FAR
+    assert found.diagnostics["sampler"] == "nutpie"
+    assert {"diverging", "energy", "tree_depth", "acceptance_rate"} <= set(found.sample.stats)
+
+
+@nuts
 def test_the_result_says_how_it_was_sampled_and_can_be_repeated():
     """The same seed gives the same draws; the notes name the coordinates of the effects."""
     _, design, priors = eight_schools()
