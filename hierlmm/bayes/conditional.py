@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.bayes.density import Target, Variances
+from hierlmm.bayes.density import LARGEST_RATIO, Target, Variances
 from hierlmm.design.crossproducts import CrossProducts
 from hierlmm.likelihood import blup, blup_variances
 from hierlmm.likelihood.blup import Joint, Means
@@ -70,6 +70,7 @@ class FromJoint:
 
 def joint_at(target: Target, psi: Variances) -> Joint:
     """The factors of Henderson's equations at K values of ψ."""
+    psi = within_reach(target, psi)
     G = psi.G
     return marginal(target.cp, [G[f] for f in target.cp.order], psi.sigma**2, target.beta_prior).at
 
@@ -77,5 +78,20 @@ def joint_at(target: Target, psi: Variances) -> Joint:
 def conditional(target: Target, psi: Variances) -> Conditional:
     """The distribution of (b, β) given ψ: by patterns of levels where there is one factor."""
     if target.by is not None:
+        psi = within_reach(target, psi)
         return given(target.cp, target.by, psi.G[0], psi.sigma**2, target.beta_prior)
     return FromJoint(target.cp, joint_at(target, psi))
+
+
+def within_reach(target: Target, psi: Variances) -> Variances:
+    """ψ with every sd at most LARGEST_RATIO times σ (for columns of unit size).
+
+    Beyond it no digit of X'V⁻¹X is left. The lattice has nodes there where the posterior has heavy tails; there the
+    mean of β and b has reached its limit, and so little weight is left that a variance may stay where it is.
+    """
+    sizes = [np.sqrt((f.Z**2).mean(axis=0)) for f in target.design.factors]
+    with np.errstate(divide="ignore"):
+        most = [LARGEST_RATIO * psi.sigma[:, None] / size for size in sizes]
+    return Variances(
+        tuple(np.minimum(sd, top) for sd, top in zip(psi.sd, most, strict=True)), psi.correlation, psi.sigma
+    )

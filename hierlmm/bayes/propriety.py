@@ -24,6 +24,9 @@ Vector = NDArray[np.float64]
 
 # Distance in log τ from the scale of the data at which a slope is the slope of the tail: terms left out are e^-2·FAR.
 FAR = 14.0
+# A moment counts as existing where its integrand falls at least like this power of the sd. Below, it is made of sds
+# beyond e^(1/SLOW) times the data, and no computation in floating point reaches them: inversegamma(0.001, 0.001).
+SLOW = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +97,11 @@ def area_propriety(priors: ResolvedPriors, m: int, log_density: Callable[[Vector
             f"√A and {len(flat)} coefficients with a flat prior; found {m} areas in the fit. Use a proper prior of √A "
             "(halft, halfnormal, exponential, uniform_shrinkage), or a model with fewer coefficients."
         )
-    limit = nu - at_infinity
+    decay = nu - at_infinity
+    limit = computable(decay)
     tail = "the prior's tail is lighter than any power"
-    if math.isfinite(limit):
-        tail = f"the tail of √A falls like √A^-{limit + 1:g}"
+    if math.isfinite(decay):
+        tail = f"the tail of √A falls like √A^-{decay + 1:g}"
     rule = f"√A ~ {text} with {m} areas and {len(flat)} flat coefficients: {tail}."
     slopes = () if math.isfinite(prior.largest) else _slopes(log_density, centre)
     return Propriety(
@@ -106,6 +110,11 @@ def area_propriety(priors: ResolvedPriors, m: int, log_density: Callable[[Vector
         fixed={term: limit if term in flat else math.inf for term in priors.terms},
         slopes=slopes,
     )
+
+
+def computable(limit: float) -> float:
+    """The order below which moments exist, lowered to an order of interest that it exceeds by less than SLOW."""
+    return next((float(k) for k in (1, 2, 4) if 0.0 < limit - k < SLOW), limit)
 
 
 def _slopes(log_density: Callable[[Vector], Vector], centre: float) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes import priortext
 from hierlmm.bayes.density import Target, residual_prior
-from hierlmm.bayes.propriety import Propriety
+from hierlmm.bayes.propriety import Propriety, computable
 from hierlmm.bayes.ranks import joint_rank, one_factor_rank, present_levels, random_columns
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.types import LMMDesign
@@ -72,7 +72,7 @@ def lmm_propriety(design: LMMDesign, priors: ResolvedPriors) -> Propriety:
         t = len(design.y) - X0.shape[1] if with_residual else _contrasts(design, X0, growing, power)
         if not power < t:
             raise PriorError(_improper(design, priors, growing, with_residual, power, t))
-        margin = t - power
+        margin = computable(t - power)
         for name in [f"{priors.factors[g.factor].name}:{priors.factors[g.factor].coefficients[k]}"
                      for g in growing for k in g.members] + [RESIDUAL] * with_residual:  # fmt: skip
             limits[name] = min(limits[name], margin)

@@ -351,3 +351,24 @@ def test_summary_fits_eighty_columns_and_states_the_prior():
 
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "sd(area:Intercept) ~ flat" in text
+
+
+@pytest.mark.parametrize("areas", [3, 5])
+def test_moments_that_exist_by_a_hair_do_not_stop_the_integral(areas):
+    """Inverse gamma(0.001, 0.001) on A, one mean: E[√A^k] exists for k < m - 1 + 0.002, so E[A] (m = 3) and sd(A)
+    (m = 5) are made of values up to e^500. Quantiles: 80,001-point trapezoid in log τ of the density written out here.
+    """
+    design = schools(areas)
+    y, D = design.y, design.D
+    v = np.linspace(-12, 40, 80001)
+    w = 1 / (np.exp(2 * v)[:, None] + D)
+    rss = w @ y**2 - (w @ y) ** 2 / w.sum(axis=1)
+    log_p = 0.5 * (np.log(w).sum(axis=1) - np.log(w.sum(axis=1)) - rss) - 0.002 * v - 0.001 * np.exp(-2 * v)
+    F = np.cumsum(np.exp(log_p - log_p.max()))
+
+    A = exact(design, hp.Priors(sd=hp.InverseGamma(0.001, 0.001))).A.set_index("term")
+
+    np.testing.assert_allclose(A.loc["tau", ["lower", "upper"]].astype(float),
+                               np.exp(np.interp([0.025, 0.975], F / F[-1], v)), rtol=1e-3)  # fmt: skip
+    assert math.isfinite(A.loc["tau", "estimate"])
+    assert math.isnan(A.loc["A", "estimate" if areas == 3 else "se"])

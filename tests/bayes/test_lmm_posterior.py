@@ -397,3 +397,28 @@ def test_marginal_likelihood_of_a_proper_prior_is_the_integral_of_likelihood_tim
     total = integrate.dblquad(density, -5, 2, -14, 2.5, epsabs=1e-14, epsrel=1e-8)[0]
     result = posterior(design, priors)
     assert result.diagnostics["log_marginal_likelihood"] == pytest.approx(math.log(total), abs=1e-5)
+
+
+@pytest.mark.parametrize("levels", [3, 4])
+def test_heavy_tails_of_few_levels_keep_the_mean_of_a_balanced_design(levels):
+    """Flat on the sd: nodes reach far beyond 1e6 σ. GLS of a balanced one-way mean is ȳ at every one of them, so that
+    E[β|y] = ȳ where it exists (J = 4) and its interval is symmetric about ȳ where it does not (J = 3).
+    """
+    y = np.add.outer(np.array([0.3, -0.4, 1.1, 0.2])[:levels], [1.0, 2.0, 2.5, 4.0, 0.2]).ravel()
+    design = intercept_design(y, np.repeat(np.arange(levels), 5))
+
+    fixed = posterior(design, hp.Priors(preset="flat_sd")).fixed.iloc[0]
+
+    assert fixed.estimate == pytest.approx(y.mean() if levels == 4 else math.nan, rel=1e-9, nan_ok=True)
+    assert (fixed.lower + fixed.upper) / 2 == pytest.approx(y.mean(), rel=1e-6)
+
+
+def test_moments_that_exist_by_a_hair_are_left_out():
+    """Inverse gamma(0.001, 0.001), J = 3: E[sd^k] exists for k < 2.002, of which E[sd²] is made of sds up to e^500."""
+    y = np.add.outer([0.3, -0.4, 1.1], [1.0, 2.0, 2.5, 4.0, 0.2]).ravel()
+    design = intercept_design(y, np.repeat(np.arange(3), 5))
+
+    sd = sds(posterior(design, hp.Priors(sd=hp.InverseGamma(0.001, 0.001)))).iloc[0]
+
+    assert math.isfinite(sd.estimate)
+    assert math.isnan(sd.se)
