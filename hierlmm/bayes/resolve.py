@@ -94,7 +94,7 @@ def _factor(
     chosen = tuple(
         _sized(sd[name], size[k])
         if (name := f"{factor.name}:{coefficient}") in sd
-        else _default(priors.preset, scale_y, _spread(coefficient, factor.Z[:, k]), size[k])
+        else _default(priors.preset, scale_y, column_spread(coefficient, factor.Z[:, k]), size[k])
         for k, coefficient in enumerate(factor.coefficients)
     )
     lkj = correlation.get(factor.name, LKJ(1.0))
@@ -113,7 +113,7 @@ def _sized(prior: SDPrior, size: int) -> SDPrior:
     return prior
 
 
-def _spread(coefficient: str, column: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+def column_spread(coefficient: str, column: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
     """Rms of the centred column; 1 for the intercept, the rms itself for any other constant column."""
     if coefficient == "Intercept":
         return 1.0

@@ -34,10 +34,17 @@ STEPS = ("estimator", "averaging", "variance_prior", "fixed_prior", "monte_carlo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attribution:
-    """frame: labels, start, the five steps, end, mcse; merged: a sentence where two steps could not be told apart."""
+    """An attribution and what to judge its last step by.
+
+    frame   labels, start, the five steps, end, mcse; merged: a sentence where two steps could not be told apart
+    exact   posterior means without the error of the draws; None where they could not be computed, so that the Monte
+            Carlo step contains the steps merged with it; exact_mcse their own Monte Carlo errors
+    """
 
     frame: pd.DataFrame
     merged: str
+    exact: Array | None
+    exact_mcse: Array
 
 
 def attribute(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> Attribution:
@@ -53,36 +60,36 @@ def attribute(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) ->
     user = posterior.priors
     flat = Priors(preset="flat_variance").resolve(posterior.design)
     flat_fixed = replace(user, fixed=tuple(None for _ in user.fixed))
-    for priors, name in ((flat, "averaging"), (flat_fixed, "variance_prior")):
-        if priors == user and posterior.engine == "integrate":
-            values.append(posterior_means(posterior))
-            continue
-        values.append(_exact_means(posterior, priors, name, reasons))
-    end = posterior_means(posterior)
+    end, mcse = posterior_means(posterior), posterior_mcse(posterior)
+    known: dict[ResolvedPriors, tuple[Array, Array] | None] = {}
     if posterior.engine == "integrate":
-        values.append(end)
-    elif flat_fixed == user:
-        values.append(values[-1])
-    else:
-        values.append(_exact_means(posterior, user, "fixed_prior", reasons))
-    values.append(end)
-    frame = labels.assign(start=start, **_steps(values), end=end, mcse=posterior_mcse(posterior))
-    return Attribution(frame, " ".join(reasons))
+        known[user] = (end, mcse)
+    for priors, name in ((flat, "averaging"), (flat_fixed, "variance_prior"), (user, "fixed_prior")):
+        if priors not in known:
+            known[priors] = _exact_means(posterior, priors, name, reasons)
+        elif known[priors] is None:
+            reasons.append(f"So is the step {name!r}.")
+        found = known[priors]
+        values.append(None if found is None else found[0])
+    exact = known[user]
+    frame = labels.assign(start=start, **_steps([*values, end]), end=end, mcse=mcse)
+    return Attribution(frame, " ".join(reasons), values[-1], np.zeros_like(mcse) if exact is None else exact[1])
 
 
 def _exact_means(
     posterior: LMMPosterior | AreaPosterior, priors: ResolvedPriors, step: str, reasons: list[str]
-) -> Array | None:
-    """Posterior means under other priors, or None with the reason where they do not exist."""
+) -> tuple[Array, Array] | None:
+    """Posterior means under other priors and their Monte Carlo errors, or None with the reason where none exist."""
     try:
-        means = posterior_means(of_design(posterior.design, priors, draws=0, seed=posterior.seed))
+        other = of_design(posterior.design, priors, draws=0, seed=posterior.seed)
     except (PriorError, FitError) as error:
         reasons.append(f"The step {step!r} is merged with the next: {error}")
         return None
+    means = posterior_means(other)
     if not np.isfinite(means).all():
         reasons.append(f"The step {step!r} is merged with the next: under its priors the posterior means do not exist.")
         return None
-    return means
+    return means, posterior_mcse(other)
 
 
 def _steps(values: list[Array | None]) -> dict[str, Array]:
@@ -118,5 +125,3 @@ def posterior_mcse(posterior: LMMPosterior | AreaPosterior) -> Array:
 
 def _frame(posterior: LMMPosterior | AreaPosterior) -> pd.DataFrame:
     return posterior.areas if isinstance(posterior, AreaPosterior) else posterior.random_effects
-
-

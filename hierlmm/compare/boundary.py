@@ -89,7 +89,7 @@ def boundary(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> 
 def _area_row(fit: AreaFit, posterior: AreaPosterior) -> _Row:
     test = area_boundary_test(fit)
     scale = float(np.sqrt(np.median(fit.design.D[fit.design.sampled])))
-    near = float(posterior.weight[np.sqrt(posterior.A_nodes) < NEGLIGIBLE * scale].sum())
+    near = probability_below(np.sqrt(posterior.A_nodes), posterior.weight, NEGLIGIBLE * scale)
     name = next(iter(posterior.propriety.sd))
     verdict = _verdict(fit.A_hat, test, near, posterior.propriety.sd[name] <= 1, "")
     multiplier = 2 * fit.certificate.multiplier if fit.A_hat == 0 else np.nan
@@ -101,7 +101,7 @@ def _lmm_rows(fit: LMMFit, posterior: LMMPosterior) -> Iterator[_Row]:
         psi, weight = posterior.points.psi, posterior.points.weight
         rms = np.sqrt((factor.Z**2).mean(axis=0))
         for c, term in enumerate(factor.coefficients):
-            near = float(weight[psi.sd[f][:, c] * rms[c] < NEGLIGIBLE * psi.sigma].sum())
+            near = probability_below(psi.sd[f][:, c] * rms[c] / psi.sigma, weight, NEGLIGIBLE)
             test = boundary_test(fit, factor.name, term) if fit.at is not None else _no_test(factor.name, term)
             block = next(b for b in factor.blocks if c in b)
             direction = _direction(G[np.ix_(block, block)], [factor.coefficients[i] for i in block])
@@ -109,6 +109,20 @@ def _lmm_rows(fit: LMMFit, posterior: LMMPosterior) -> Iterator[_Row]:
             verdict = _verdict(G[c, c], test, near, limit <= 1, direction)
             multiplier = _multiplier(fit, f, c) if G[c, c] == 0 else np.nan
             yield _row(test, verdict, float(G[c, c]), multiplier, near, direction)
+
+
+def probability_below(values: Array, weight: Array, bound: float) -> float:
+    """P(value < bound) for positive weighted values (K,): nodes of an integration rule, or draws.
+
+    A node stands for the stretch around it, so that half its weight lies below it; between nodes the distribution
+    function is a power of the value, which it is exactly where it nears zero.
+    """
+    order = np.argsort(values, kind="stable")
+    share = weight[order]
+    middle = np.cumsum(share) - 0.5 * share
+    used = middle > 0
+    at, F = values[order][used], middle[used]
+    return float(np.exp(np.interp(np.log(bound), np.log(at), np.log(F), left=-np.inf)))
 
 
 def _row(

@@ -83,14 +83,24 @@ def check_same(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -
 def _agreement(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior, steps: Attribution) -> Agreement:
     if fit.outcome in (LMMOutcome.NOT_CERTIFIED, AreaOutcome.NOT_CONVERGED):
         return Agreement.NOT_CONVERGED
-    frame = steps.frame
-    mcse = frame["mcse"].to_numpy()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        contradicted = (mcse > 0) & (np.abs(frame["monte_carlo"].to_numpy()) > CONTRADICTED * mcse)
-    if posterior.diagnostics.get("failures") or contradicted.any():
+    if posterior.diagnostics.get("failures") or _contradicted(steps):
         return Agreement.SAMPLER
-    largest = np.nanmax(np.abs(_in_sd(posterior, frame)), initial=0.0)
-    return Agreement.CLOSE if largest <= CLOSE else Agreement.EXPLAINED
+    frame = steps.frame
+    if not np.isfinite(frame["end"]).all():
+        return Agreement.UNDEFINED
+    # judged without the error of the draws where that is known: another seed must not change the verdict
+    distance = np.abs(_in_sd(posterior, frame if steps.exact is None else frame.assign(end=steps.exact)))
+    # where a difference has no sd to be measured in, nothing says that it is small
+    close = (distance <= CLOSE) | (frame["end"] == frame["start"]).to_numpy()
+    return Agreement.CLOSE if close.all() else Agreement.EXPLAINED
+
+
+def _contradicted(steps: Attribution) -> bool:
+    """Whether the draws are further from the exact means than the errors of both allow; no where none are known."""
+    if steps.exact is None:
+        return False
+    error = np.hypot(steps.frame["mcse"], steps.exact_mcse)
+    return bool(((error > 0) & (np.abs(steps.frame["monte_carlo"]) > CONTRADICTED * error)).any())
 
 
 def _in_sd(posterior: LMMPosterior | AreaPosterior, frame: pd.DataFrame) -> np.ndarray:

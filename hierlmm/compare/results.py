@@ -30,6 +30,10 @@ class Agreement(Enum):
         "NO CONCLUSION: the Monte Carlo sample failed its checks or contradicts the exact posterior. The difference "
         "is a failure of the sampler, not of a method; draw again before comparing."
     )
+    UNDEFINED = (
+        "NO CONCLUSION: under these priors the posterior has no mean for some of the predicted values, so that there "
+        "is no difference to judge; use priors that keep the standard deviations from running off."
+    )
     NOT_CONVERGED = "NO CONCLUSION: the frequentist fit did not converge, so there is nothing to compare with."
 
 

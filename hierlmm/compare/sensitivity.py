@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.engines import of_design
 from hierlmm.bayes.lmmresults import LMMPosterior
-from hierlmm.bayes.priors import Exponential, HalfCauchy, HalfNormal, Priors
+from hierlmm.bayes.priors import Exponential, HalfCauchy, HalfNormal, Priors, SDPrior
+from hierlmm.bayes.resolve import column_spread
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import FitError, PriorError
 from hierlmm.frequentist.area_results import AreaFit
@@ -21,16 +24,20 @@ def alternatives(design: LMMDesign | AreaDesign) -> dict[str, Priors]:
     """Priors to compare, by the name that the table shows; scales come from the data and are stated in it.
 
     The half-Cauchy has the typical sampling sd as its scale; Exponential(rate) is the penalised-complexity prior with
-    P(sd > sd(y)) = 0.05 (Simpson et al. 2017, Statistical Science 32:1-28).
+    P(sd > sd(y)) = 0.05 (Simpson et al. 2017, Statistical Science 32:1-28). Scales of slopes are per unit of spread of
+    their column, as in the default priors, so that no answer depends on the units of a predictor.
     """
-    y = design.y[design.sampled] if isinstance(design, AreaDesign) else design.y
+    y = design.y - design.offset
+    y = y[design.sampled] if isinstance(design, AreaDesign) else y
     spread = float(np.std(y, ddof=1)) or 1.0
     rate = -np.log(0.05) / spread
     common = {
         "flat on sds": Priors(preset="flat_sd"),
         "flat on variances": Priors(preset="flat_variance"),
-        f"half-normal({spread:.3g}) on sds": Priors(sd=HalfNormal(spread)),
-        f"exponential, P(sd > {spread:.3g}) = 0.05": Priors(sd=Exponential(rate)),
+        f"half-normal({spread:.3g}) on sds": Priors(sd=_by_column(design, lambda unit: HalfNormal(spread / unit))),
+        f"exponential, P(sd > {spread:.3g}) = 0.05": Priors(
+            sd=_by_column(design, lambda unit: Exponential(rate * unit))
+        ),
     }
     if isinstance(design, LMMDesign):
         return {"half-t(4), scaled to the data": Priors(), **common}
@@ -40,6 +47,17 @@ def alternatives(design: LMMDesign | AreaDesign) -> dict[str, Priors]:
         f"half-Cauchy({scale:.3g}) on √A": Priors(sd=HalfCauchy(scale)),
         "Ganesh-Lahiri": Priors(preset="ganesh_lahiri"),
         "uniform shrinkage": Priors(preset="uniform_shrinkage"),
+    }
+
+
+def _by_column(design: LMMDesign | AreaDesign, prior: Callable[[float], SDPrior]) -> SDPrior | dict[str, SDPrior]:
+    """The prior of each random coefficient's sd, from the spread of its column."""
+    if isinstance(design, AreaDesign):
+        return prior(1.0)
+    return {
+        f"{factor.name}:{term}": prior(column_spread(term, factor.Z[:, k]))
+        for factor in design.factors
+        for k, term in enumerate(factor.coefficients)
     }
 
 

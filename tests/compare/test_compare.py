@@ -13,9 +13,10 @@ from numpy.testing import assert_allclose
 
 import hierlmm as hl
 from hierlmm.compare import Agreement, compare
+from hierlmm.compare import attribute as attribution
 from hierlmm.compare.attribute import STEPS
 from hierlmm.compare.reconcile import check_same
-from hierlmm.errors import ComparisonError
+from hierlmm.errors import ComparisonError, FitError
 from hierlmm.frequentist.boundary_test import boundary_test, mixture_p
 
 EXACT = json.loads((Path(__file__).parents[1] / "data" / "bayes_area.json").read_text())
@@ -223,6 +224,77 @@ def test_sample_that_contradicts_the_exact_posterior_is_a_sampler_failure(milk):
 
     assert comparison.agreement is Agreement.SAMPLER
     assert_allclose(comparison.attribution["monte_carlo"], 0.008, rtol=1e-6)
+
+
+def test_monte_carlo_error_does_not_turn_agreement_into_difference(milk):
+    """Draws 0.15 posterior sds from the exact means, 3 of their Monte Carlo errors: the two analyses still agree."""
+    theta = milk.posterior.terms.theta
+    error = 0.05 * theta.se
+    moved = replace(theta, estimate=theta.estimate + 3 * error, mcse=error)
+    noisy = replace(milk.posterior, engine="nuts", terms=replace(milk.posterior.terms, theta=moved))
+
+    assert compare(milk.fit, noisy).agreement is Agreement.CLOSE
+
+
+def test_sampler_is_not_blamed_where_there_is_no_exact_posterior_to_contradict(milk, monkeypatch):
+    """Where the exact engine gives up, the last step holds all that differs and is no evidence against the draws."""
+
+    def give_up(*_, **__):
+        raise FitError("k̂ is 0.9.")
+
+    error = np.full_like(milk.posterior.terms.theta.estimate, 1e-6)
+    theta = replace(milk.posterior.terms.theta, mcse=error)
+    sampled = replace(milk.posterior, engine="nuts", terms=replace(milk.posterior.terms, theta=theta))
+    monkeypatch.setattr(attribution, "of_design", give_up)
+
+    comparison = compare(milk.fit, sampled)
+
+    assert comparison.agreement is Agreement.CLOSE
+    assert comparison.merged.count("k̂ is 0.9.") == 2
+    total = comparison.attribution["end"] - comparison.attribution["start"]
+    assert_allclose(comparison.attribution["monte_carlo"], total, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("levels", "agreement"), [(3, Agreement.UNDEFINED), (4, Agreement.EXPLAINED)])
+def test_agreement_is_not_claimed_where_moments_do_not_exist(levels, agreement):
+    """Flat on the sd, J levels, one mean: E[sd^k | y] needs k < J - 2 (Gelman 2006), and with it E[b^k | y]."""
+    data = pd.DataFrame({"g": np.repeat(list("abcd"), 5), "y": np.tile([1.0, 2.0, 4.0, 5.0, 9.0], 4)})
+    data["y"] += data["g"].map({"a": 0.0, "b": 2.0, "c": 7.0, "d": 3.0})
+    data = data[data["g"] < "abcde"[levels]]
+    spec = hl.lmm("y ~ 1 + (1 | g)")
+
+    comparison = compare(hl.fit(spec, data), hl.posterior(spec, data, priors="flat_sd", draws=0, seed=1))
+
+    assert comparison.agreement is agreement
+
+
+def test_sensitivity_does_not_depend_on_the_units_of_a_predictor():
+    """Days in units of 1/1000: sds of slopes are 1000 times smaller under every prior, the rest as before."""
+    case = hl.load("sleepstudy/slopes")
+    tables = []
+    for scale in (1.0, 1000.0):
+        data = case.data.assign(Days=case.data["Days"] * scale)
+        frame = compare(hl.fit(case.spec, data), hl.posterior(case.spec, data, draws=0, seed=1)).sensitivity
+        tables.append(frame[frame["label"] == "sd(Subject:Days)"].set_index("prior")["estimate"] * scale)
+
+    assert len(tables[0]) == 7
+    assert_allclose(tables[1], tables[0], rtol=1e-6)
+
+
+def test_posterior_probability_of_a_negligible_sd_is_an_integral(milk):
+    """Eight schools and milk, flat on τ: 40,001-point trapezoid of the integrated likelihood, written out here."""
+    for comparison in (compare(*pair("eight-schools")), milk):
+        y, X, D = (getattr(comparison.fit.design, name) for name in ("y", "X", "D"))
+        v = np.linspace(-25, 12, 40001) + 0.5 * np.log(np.median(D))
+        w = 1 / (np.exp(2 * v)[:, None] + D)
+        XVX = np.einsum("ki,ip,iq->kpq", w, X, X)
+        XVy = np.einsum("ki,ip,i->kp", w, X, y)
+        fitted = np.einsum("kp,kp->k", XVy, np.linalg.solve(XVX, XVy[:, :, None])[:, :, 0])
+        log_p = 0.5 * (np.log(w).sum(1) - np.linalg.slogdet(XVX)[1] - w @ y**2 + fitted) + v
+        p = np.exp(log_p - log_p.max())
+        expected = p[np.exp(v) < 0.1 * np.sqrt(np.median(D))].sum() / p.sum()
+
+        assert_allclose(comparison.boundary["posterior_near_zero"], [expected], rtol=6e-3)
 
 
 def test_comparison_needs_no_data():
