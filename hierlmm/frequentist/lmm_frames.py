@@ -44,6 +44,17 @@ def correlation(covariance: Array) -> Array:
     return np.asarray(out)
 
 
+def covariance_roots(fit: LMMFit) -> tuple[Array, ...]:
+    """Per factor a (q, q) root L of G, L L' = G.
+
+    z'Gz is computed as |L'z|²: where the slope's x lies far from 0, the product with G itself cancels to nothing.
+    """
+    sigma = np.sqrt(fit.sigma2)
+    return tuple(
+        sigma * theta if np.isfinite(theta).all() else np.sqrt(G) for G, theta in zip(fit.G, fit.theta, strict=True)
+    )
+
+
 def marginal_loglik(fit: LMMFit) -> float:
     """Log of the full likelihood at the fit's theta."""
     if fit.at is None:

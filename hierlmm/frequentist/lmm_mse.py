@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.frequentist.lmm_results import LMMFit
-from hierlmm.frequentist.lmm_variances import parameter_covariance
+from hierlmm.frequentist.lmm_variances import parameter_covariance, working_scale
 from hierlmm.likelihood.kackar import estimation_error
 
 Array = NDArray[np.float64]
@@ -34,11 +34,11 @@ def added_error(fit: LMMFit) -> tuple[Array, ...] | None:
     found = parameter_covariance(fit)
     if found is None or fit.at is None:
         return None
-    information, covariance = found
-    parts = estimation_error(fit.equations, fit.at, covariance, information.parameters)
+    parts = estimation_error(working_scale(fit.equations), fit.at, found.working, found.parameters)
     if parts is None:
         return None
-    return tuple(parts[fit.equations.order.index(f)] for f in range(len(parts)))
+    data = [B @ part @ B.T for B, part in zip(fit.equations.Z_map, parts, strict=True)]
+    return tuple(data[fit.equations.order.index(f)] for f in range(len(data)))
 
 
 def _diagonal(part: Array) -> Array:

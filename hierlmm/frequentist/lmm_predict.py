@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hierlmm.design import encode
 from hierlmm.design.types import NewRows
-from hierlmm.errors import DesignError, listed
-from hierlmm.frequentist.lmm_frames import with_interval
+from hierlmm.errors import DesignError, FitError, listed
+from hierlmm.frequentist.lmm_frames import covariance_roots, with_interval
 from hierlmm.likelihood.blup import sum_variance
 
 if TYPE_CHECKING:
@@ -40,15 +40,19 @@ def predict(fit: LMMFit, new: object, target: Literal["mean", "observation"]) ->
 
     Raises DesignError for missing values and for categories that a fixed predictor did not have in the fit.
     """
+    if target not in ("mean", "observation"):
+        raise FitError(f"`target` is 'mean' or 'observation'; found {target!r}. Use one of these.")
     rows = _own_rows(fit) if new is None else encode(fit.design, new)
     population = rows.X @ fit.beta + rows.offset
     estimate = population.copy()
     variance = _known_part(fit, rows)
     fresh = np.full(len(population), "", dtype=object)
-    for factor, G, b, Z, codes in zip(fit.design.factors, fit.G, fit.b, rows.Z, rows.codes, strict=True):
+    for factor, root, b, Z, codes in zip(
+        fit.design.factors, covariance_roots(fit), fit.b, rows.Z, rows.codes, strict=True
+    ):
         seen = codes >= 0
         estimate[seen] += (Z[seen] * b[codes[seen]]).sum(axis=1)
-        variance[~seen] += np.einsum("ij,jk,ik->i", Z[~seen], G, Z[~seen])
+        variance[~seen] += np.square(Z[~seen] @ root).sum(axis=1)
         fresh[~seen] = [f"{text}, {factor.name}" if text else factor.name for text in fresh[~seen]]
     if target == "observation":
         variance += fit.sigma2
@@ -104,9 +108,9 @@ def marginal_covariance(fit: LMMFit, level: object, group: str | None) -> pd.Dat
         )
     rows = np.flatnonzero(chosen.codes == chosen.levels.get_loc(level))
     V = fit.sigma2 * np.eye(len(rows))
-    for factor, G in zip(factors, fit.G, strict=True):
-        Z, codes = factor.Z[rows], factor.codes[rows]
-        V += (Z @ G @ Z.T) * (codes[:, None] == codes)
+    for factor, root in zip(factors, covariance_roots(fit), strict=True):
+        half, codes = factor.Z[rows] @ root, factor.codes[rows]
+        V += (half @ half.T) * (codes[:, None] == codes)
     labels = fit.design.index[rows]
     return pd.DataFrame(V, index=labels, columns=labels)
 
@@ -115,13 +119,14 @@ def simulate(
     fit: LMMFit, draws: int, rng: np.random.Generator, effects: Literal["new", "fitted"]
 ) -> pd.DataFrame:
     """(n, draws) responses from the fitted model; random effects drawn anew or held at the BLUPs."""
+    if effects not in ("new", "fitted"):
+        raise FitError(f"`effects` is 'new' or 'fitted'; found {effects!r}. Use one of these.")
     design = fit.design
     out = np.repeat(fit.marginal_fitted.to_numpy()[:, None], draws, axis=1)
-    for factor, G, theta, b in zip(design.factors, fit.G, fit.theta, fit.b, strict=True):
+    for factor, root, b in zip(design.factors, covariance_roots(fit), fit.b, strict=True):
         if effects == "fitted":
             out += (factor.Z * b[factor.codes]).sum(axis=1)[:, None]
             continue
-        root = np.sqrt(fit.sigma2) * theta if np.isfinite(theta).all() else np.sqrt(G)
         z = rng.standard_normal((draws, *b.shape)) @ root.T
         for column in range(b.shape[1]):
             out += factor.Z[:, column, None] * z[:, factor.codes, column].T

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.frequentist.lmm_frames import NORMAL_975, correlation
-from hierlmm.likelihood.information import Information, VarianceParameter, information
+from hierlmm.frequentist.lmm_frames import NORMAL_975, correlation, covariance_roots
+from hierlmm.likelihood.information import VarianceParameter, information
 
 if TYPE_CHECKING:
+    from hierlmm.design.crossproducts import CrossProducts
     from hierlmm.frequentist.lmm_results import LMMFit
 
 Array = NDArray[np.float64]
@@ -26,23 +28,40 @@ def shares(fit: LMMFit) -> pd.Series:
     on the row and is averaged over the rows of the fit.
     """
     parts = {
-        factor.name: float(np.einsum("ij,jk,ik->i", factor.Z, G, factor.Z).mean())
-        for factor, G in zip(fit.design.factors, fit.G, strict=True)
+        factor.name: float(np.square(factor.Z @ root).sum(axis=1).mean())
+        for factor, root in zip(fit.design.factors, covariance_roots(fit), strict=True)
     }
     parts[RESIDUAL] = fit.sigma2
     total = sum(parts.values())
     return pd.Series(parts, name="share") / (total if total > 0 else 1.0)
 
 
-def parameter_covariance(fit: LMMFit) -> tuple[Information, Array] | None:
-    """Information of the variance parameters and the asymptotic covariance of their estimates.
+@dataclass(frozen=True, slots=True, eq=False)
+class ParameterCovariance:
+    """Asymptotic covariance (k, k) of the estimates of `parameters`, whose matrices are those of the working scale.
+
+    There the columns of Z are orthonormal, so that no digits are lost; with x far from 0 those of the data scale are
+    singular as far as doubles can tell. `maps` takes the working elements to those of the data scale, linearly.
+    """
+
+    parameters: tuple[VarianceParameter, ...]
+    working: Array
+    maps: Array
+
+    def of(self, gradient: Array) -> float:
+        """Variance of a function of the parameters with this gradient (k,) in the working elements."""
+        return float(gradient @ self.working @ gradient)
+
+
+def parameter_covariance(fit: LMMFit) -> ParameterCovariance | None:
+    """Inverse information of the variance parameters.
 
     Parameters on the boundary (a singular block) are held: their rows are zero, and the others' covariance is
     conditional on them. None where the likelihood is unbounded.
     """
     if fit.at is None:
         return None
-    found = information(fit.equations, fit.at, fit.method)
+    found = information(working_scale(fit.equations), fit.at, fit.method)
     held = {
         i
         for i, parameter in enumerate(found.parameters)
@@ -53,7 +72,34 @@ def parameter_covariance(fit: LMMFit) -> tuple[Information, Array] | None:
     part = found.matrix[np.ix_(free, free)]
     scale = np.sqrt(np.diagonal(part))
     covariance[np.ix_(free, free)] = np.linalg.solve(part / np.outer(scale, scale), np.diag(1 / scale)) / scale[:, None]
-    return found, covariance
+    return ParameterCovariance(found.parameters, covariance, _maps(fit, found.parameters))
+
+
+def working_scale(equations: CrossProducts) -> CrossProducts:
+    """The same products with the working scale as that of the data."""
+    return replace(equations, Z_map=tuple(np.eye(len(B)) for B in equations.Z_map))
+
+
+def _maps(fit: LMMFit, parameters: tuple[VarianceParameter, ...]) -> Array:
+    """(k, k) derivatives of the elements of G = B G_work B' and of sigma² in those of the working scale."""
+    out = np.zeros((len(parameters), len(parameters)))
+    for i, data in enumerate(parameters):
+        if data.factor < 0:
+            out[i, i] = 1.0
+            continue
+        B = fit.equations.Z_map[data.factor]
+        out[i] = _elements(parameters, data.factor, np.outer(B[data.row], B[data.column]))
+    return out
+
+
+def _elements(parameters: tuple[VarianceParameter, ...], factor: int, D: Array) -> Array:
+    """(k,) gradient in the elements of one factor's symmetric matrix of a function whose differential is tr(D dG)."""
+    out = np.zeros(len(parameters))
+    for i, parameter in enumerate(parameters):
+        if parameter.factor == factor:
+            a, b = parameter.row, parameter.column
+            out[i] = D[a, a] if a == b else D[a, b] + D[b, a]
+    return out
 
 
 def _block_is_singular(fit: LMMFit, parameter: VarianceParameter) -> bool:
@@ -82,30 +128,34 @@ def variance_frame(fit: LMMFit) -> pd.DataFrame:
 Row = tuple[str, str, str, str, float, float, float, float]
 
 
-def _component_rows(fit: LMMFit, found: tuple[Information, Array] | None) -> Iterator[Row]:
-    positions = {} if found is None else {p: i for i, p in enumerate(found[0].parameters)}
-    covariance = np.zeros((0, 0)) if found is None else found[1]
+def _component_rows(fit: LMMFit, found: ParameterCovariance | None) -> Iterator[Row]:
+    variance = _data_variances(found)
     for f, (factor, G) in enumerate(zip(fit.design.factors, fit.G, strict=True)):
         place = fit.equations.order.index(f)
         corr = correlation(G)
         for block in factor.blocks:
-            for a in range(len(block)):
-                index = positions.get(VarianceParameter(place, block[a], block[a]))
-                variance = 0.0 if index is None else float(covariance[index, index])
-                yield from _variance_rows(factor.name, factor.coefficients[block[a]], G[block[a], block[a]], variance)
+            for a in block:
+                own = variance.get(VarianceParameter(place, a, a), 0.0)
+                yield from _variance_rows(factor.name, factor.coefficients[a], G[a, a], own)
             for c in range(len(block)):
-                for r in range(c + 1, len(block)):
-                    names = factor.coefficients[block[r]], factor.coefficients[block[c]]
-                    index_three = [
-                        positions.get(VarianceParameter(place, i, j))
-                        for i, j in ((block[r], block[c]), (block[r], block[r]), (block[c], block[c]))
-                    ]
-                    yield from _pair_rows(
-                        factor.name, names, G[block[r], block[c]], corr[block[r], block[c]],
-                        G[block[r], block[r]], G[block[c], block[c]], covariance, index_three,
-                    )  # fmt: skip
-    last = positions.get(VarianceParameter(-1, 0, 0))
-    yield from _variance_rows(RESIDUAL, "", fit.sigma2, 0.0 if last is None else float(covariance[last, last]))
+                for r in block[c + 1 :]:
+                    names = factor.coefficients[r], factor.coefficients[block[c]]
+                    se = np.sqrt(variance.get(VarianceParameter(place, r, block[c]), 0.0))
+                    yield _covariance_row(factor.name, names, G[r, block[c]], se)
+                    rho = float(corr[r, block[c]])
+                    if se <= 0 or found is None:
+                        yield factor.name, *names, "correlation", rho, np.nan, np.nan, np.nan
+                    else:
+                        yield _correlation_row(factor.name, names, rho, place, (r, block[c]), fit, found)
+    yield from _variance_rows(RESIDUAL, "", fit.sigma2, variance.get(VarianceParameter(-1, 0, 0), 0.0))
+
+
+def _data_variances(found: ParameterCovariance | None) -> dict[VarianceParameter, float]:
+    """Asymptotic variance of the estimate of each element on the data scale."""
+    if found is None:
+        return {}
+    variance = np.einsum("ij,jk,ik->i", found.maps, found.working, found.maps)
+    return dict(zip(found.parameters, np.maximum(variance, 0.0).tolist(), strict=True))
 
 
 def _variance_rows(group: str, term: str, value: float, variance: float) -> Iterator[Row]:
@@ -116,31 +166,48 @@ def _variance_rows(group: str, term: str, value: float, variance: float) -> Iter
         yield group, term, "", "sd", sd, np.nan, np.nan, np.nan
         return
     se = float(np.sqrt(variance))
-    spread = float(np.exp(NORMAL_975 * se / value))
+    with np.errstate(over="ignore"):  # an estimate next to zero: from 0 to infinity
+        spread = float(np.exp(NORMAL_975 * se / value))
     yield group, term, "", "variance", float(value), se, value / spread, value * spread
     yield group, term, "", "sd", sd, se / (2 * sd), sd / np.sqrt(spread), sd * np.sqrt(spread)
 
 
-def _pair_rows(
+def _covariance_row(group: str, names: tuple[str, str], covariance: float, se: float) -> Row:
+    if se <= 0:
+        return group, *names, "covariance", float(covariance), np.nan, np.nan, np.nan
+    reach = NORMAL_975 * float(se)
+    return group, *names, "covariance", float(covariance), float(se), covariance - reach, covariance + reach
+
+
+def _correlation_row(
     group: str,
     names: tuple[str, str],
-    covariance: float,
     rho: float,
-    first: float,
-    second: float,
-    asymptotic: Array,
-    index: list[int | None],
-) -> Iterator[Row]:
-    """A covariance and its correlation; `index` are the positions of (covariance, both variances) in psi."""
-    places = [i for i in index if i is not None]
-    part = asymptotic[np.ix_(places, places)] if len(places) == 3 else np.zeros((3, 3))
-    if part[0, 0] <= 0 or first <= 0 or second <= 0:
-        yield group, *names, "covariance", float(covariance), np.nan, np.nan, np.nan
-        yield group, *names, "correlation", float(rho), np.nan, np.nan, np.nan
-        return
-    se = float(np.sqrt(part[0, 0]))
-    yield group, *names, "covariance", float(covariance), se, covariance - NORMAL_975 * se, covariance + NORMAL_975 * se
-    slope = np.array([1 / np.sqrt(first * second), -rho / (2 * first), -rho / (2 * second)])
-    rho_se = float(np.sqrt(max(slope @ part @ slope, 0.0)))
-    z, half = np.arctanh(rho), NORMAL_975 * rho_se / (1 - rho**2)
-    yield group, *names, "correlation", float(rho), rho_se, float(np.tanh(z - half)), float(np.tanh(z + half))
+    place: int,
+    pair: tuple[int, int],
+    fit: LMMFit,
+    found: ParameterCovariance,
+) -> Row:
+    """A correlation that is not exactly 1, with the delta-method error and an interval on the scale of atanh.
+
+    Near ±1, where x lies far from 0, 1 - rho² = det / (v1 v2) keeps its digits, and drho follows from its logarithm:
+    drho = (1 - rho²) / (2 rho) (dlog v1 + dlog v2 - dlog det).
+    """
+    assert fit.at is not None
+    W = fit.equations.Z_map[place][list(pair)]
+    half = np.sqrt(fit.sigma2) * fit.at.factors[place]
+    first, second = W @ half
+    both = np.outer(W[0], W[0]) / (first @ first) + np.outer(W[1], W[1]) / (second @ second)
+    R = np.linalg.qr((W @ half).T).R
+    left = float(R[1, 1] ** 2 / (second @ second))  # 1 - rho²
+    if left < 0.5:
+        Q = np.linalg.qr(W.T).Q
+        inner = Q @ np.linalg.solve((Q.T @ half) @ (Q.T @ half).T, Q.T)
+        D = left / (2 * rho) * (both - inner)
+    else:
+        D = np.outer(W[0], W[1]) / np.sqrt((first @ first) * (second @ second)) - rho / 2 * both
+    se = np.sqrt(found.of(_elements(found.parameters, place, D)))
+    z, half_width = np.copysign(np.log1p(abs(rho)) - 0.5 * np.log(left), rho), NORMAL_975 * se / left
+    return (
+        group, *names, "correlation", rho, float(se), float(np.tanh(z - half_width)), float(np.tanh(z + half_width))
+    )  # fmt: skip
