@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,8 +44,10 @@ def posterior(
     Raises DesignError for data the spec cannot be fitted to, PriorError for priors that do not suit the design or an
     improper posterior, FitError where the posterior could not be computed to its stated accuracy.
     """
-    if draws < 0 or draws != int(draws):
+    if not isinstance(draws, Integral) or draws < 0:
         raise FitError(f"`draws` is a number of draws, 0 or more; found {draws!r}. Use for example draws=4000.")
+    if seed is not None and (not isinstance(seed, Integral) or seed < 0):
+        raise FitError(f"`seed` is a whole number, 0 or more, or None; found {seed!r}. Use for example seed=1.")
     design = build(spec, data)
     return of_design(design, priors_from(priors).resolve(design), engine, int(draws), seed, nuts)
 

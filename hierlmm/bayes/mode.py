@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.errors import FitError
+
 Array = NDArray[np.float64]
 LogDensity = Callable[[Array], Array]
 
@@ -60,6 +62,12 @@ def _quadratic(log_density: LogDensity, v: Array) -> tuple[float, Array, Array]:
     i, j = np.triu_indices(d, 1)
     points = np.concatenate([v[None], v + e, v - e, v + e[i] + e[j], v - e[i] - e[j]])
     f = log_density(points)
+    if not np.isfinite(f).all():
+        raise FitError(
+            "The posterior density of the variance parameters must be finite where its mode is searched for; found "
+            f"{int((~np.isfinite(f)).sum())} of {f.size} points where rounding leaves nothing of it. Centre predictors "
+            "with random slopes that lie far from 0, as in center(x), or state priors that are nearer to the data."
+        )
     plus, minus = f[1 : d + 1], f[d + 1 : 2 * d + 1]
     gradient = (plus - minus) / (2 * STEP)
     hessian = np.diag((plus - 2 * f[0] + minus) / STEP**2)

@@ -137,7 +137,12 @@ def priors_from(value: Priors | str | Iterable[str] | None) -> Priors:
         return Priors()
     if isinstance(value, Priors):
         return value
-    texts = [value] if isinstance(value, str) else list(value)
+    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
+    if isinstance(value, Mapping) or not all(isinstance(text, str) for text in texts):
+        raise PriorError(
+            "Priors are hl.Priors(...), one text or several; found "
+            f"{type(value).__name__} {value!r}. Write for example 'sd(tree)=halft(3, 2.5)'."
+        )
     total = Priors()
     for text in texts:
         total = _merged(total, parse_prior(text))

@@ -9,6 +9,7 @@ from hierlmm.bayes.density import Target, coordinate, residual_prior
 from hierlmm.bayes.families import SDPrior
 from hierlmm.likelihood.lmm import eliminate, solve_fixed
 from hierlmm.likelihood.optimum import optimise
+from hierlmm.likelihood.triangular import cholesky_lower
 
 Array = NDArray[np.float64]
 
@@ -45,7 +46,7 @@ def _inside(prior: SDPrior, sd: float) -> float:
 
 def _partial(R: Array) -> Array:
     """Canonical partial correlations of a correlation matrix, row by row."""
-    L = np.linalg.cholesky(R)
+    L = cholesky_lower(R)  # of a singular R too: x far from 0 makes correlations of exactly 1
     out = []
     for i in range(1, len(R)):
         left = 1.0

@@ -14,12 +14,17 @@ from hierlmm.design.lmm import build_lmm
 from hierlmm.design.rank import unexplained
 from hierlmm.design.source import Source, complete, read
 from hierlmm.design.types import AreaDesign, LMMDesign, Matrix, NewRows
-from hierlmm.errors import DesignError, listed
+from hierlmm.errors import DesignError, SpecError, listed
 from hierlmm.spec.model import ModelSpec
 
 
 def build(spec: ModelSpec, data: object) -> LMMDesign | AreaDesign:
-    """The design of any spec: see build_lmm and build_area, which it calls."""
+    """The design of any spec: see build_lmm and build_area, which it calls. Raises SpecError for what is no spec."""
+    if not isinstance(spec, ModelSpec):
+        raise SpecError(
+            f"The model is a spec, as hl.lmm(...) and hl.fay_herriot(...) make it; found {type(spec).__qualname__}. "
+            "The spec comes first, the data second."
+        )
     return build_area(spec, data) if spec.is_area_level else build_lmm(spec, data)
 
 

@@ -27,22 +27,42 @@ def with_response(design: AnyDesign, y: ArrayLike) -> AnyDesign:
 
     The response's part of the fingerprint is that of the new values; `table` keeps the old ones. An area without a
     direct estimate stays without: its value is not read. Raises DesignError where the length differs or a value that
-    is read is not finite.
+    is read is not finite, and where `y` is a Series whose own labels are those of the rows in another order.
     """
-    values = np.array(y, dtype=np.float64)
+    labels = design.index if isinstance(design, LMMDesign) else design.areas
+    _check_order(y, labels)
+    try:
+        values = np.array(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DesignError(f"A new response must be numeric; {error}. Convert it to numbers.") from None
     if values.shape != design.y.shape:
         raise DesignError(
-            f"A new response has one value for each row; found shape {values.shape} for {len(design.y)} rows. "
-            "Give the values in the order of the design."
+            f"A new response has one value for each row; found shape {values.shape} for {len(design.y)} "
+            f"{'rows' if isinstance(design, LMMDesign) else 'areas'}. Give the values in the order of the design."
         )
-    labels, read = design.index if isinstance(design, LMMDesign) else design.areas, np.ones(len(values), dtype=bool)
+    read = np.ones(len(values), dtype=bool)
     if isinstance(design, AreaDesign):
         read = design.role != "unsampled"
         values[~read] = np.nan
     if (bad := read & ~np.isfinite(values)).any():
-        raise DesignError(f"A new response must be finite; it is not for {listed(labels[bad])}. Correct these values.")
+        raise DesignError(
+            f"A new response must be finite; {int(bad.sum())} of its values are not, for {listed(labels[bad])}. "
+            "Correct them, or fit anew without these rows."
+        )
     part = new_response(design.spec, values)
     return replace(design, y=frozen(values), fingerprint=replace(design.fingerprint, response=part))
+
+
+def _check_order(y: object, labels: pd.Index) -> None:
+    """Refuse a Series labelled as the rows are, but in another order: its values would go to the wrong rows."""
+    if not isinstance(y, pd.Series) or len(y) != len(labels) or y.index.equals(labels):
+        return
+    if y.index.is_unique and labels.is_unique and labels.isin(y.index).all():
+        raise DesignError(
+            "A new response has its values in the order of the design; the labels of this Series are those of the "
+            f"design in another order (from {y.index[0]}, not {labels[0]}). Reorder it with .loc, or drop its labels "
+            "with .to_numpy()."
+        )
 
 
 def response_values(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index) -> Vector:

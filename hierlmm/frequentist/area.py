@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.design import with_response
 from hierlmm.design.types import AreaDesign
-from hierlmm.errors import DesignError, FitError, listed
+from hierlmm.errors import FitError, listed
 from hierlmm.frequentist.area_mse import Information, bias_ml, error_terms, variance_of_A
 from hierlmm.frequentist.area_notes import fit_notes
 from hierlmm.frequentist.area_results import AreaFit, AreaMethod, AreaOutcome
@@ -50,25 +50,10 @@ FITS: dict[str, Callable[[AreaDesign, Information], AreaFit]] = {"reml": fit_are
 def refit(fit: AreaFit, y: ArrayLike) -> AreaFit:
     """The fit of the same model and method to other direct estimates y (M,), in the order of `fit.design.areas`.
 
-    Values of areas without a direct estimate are not read. Raises DesignError where y has another length or is not
-    finite for an area that has one.
+    Values of areas without a direct estimate are not read. Raises DesignError where y has another length, is not
+    finite for an area that has one, or is a Series with the labels of these areas in another order.
     """
-    values = np.array(y, dtype=np.float64)
-    areas = fit.design.areas
-    if values.shape != (len(areas),):
-        raise DesignError(
-            f"A refit needs one direct estimate an area; the new response has shape {values.shape}, the fit "
-            f"{len(areas)} areas. Give the values in the order of `fit.design.areas`."
-        )
-    unsampled = fit.design.role == "unsampled"
-    values[unsampled] = np.nan
-    bad = ~np.isfinite(values) & ~unsampled
-    if bad.any():
-        raise DesignError(
-            f"Direct estimates must be finite; {bad.sum()} of the new response are not: {listed(areas[bad])}. "
-            "Leave an area out by building a design with `unsampled=\"synthetic\"`."
-        )
-    return FITS[fit.method](with_response(fit.design, values), fit.information)
+    return FITS[fit.method](with_response(fit.design, y), fit.information)
 
 
 def _fit(design: AreaDesign, method: AreaMethod, information: Information) -> AreaFit:

@@ -92,6 +92,8 @@ def fixed_frame(fit: AreaFit, level: float) -> pd.DataFrame:
 
 def variance_frame(fit: AreaFit, level: float, interval: IntervalKind) -> pd.DataFrame:
     """One row: term "A", estimate, se (asymptotic), lower, upper, interval (its kind)."""
+    if interval not in ("profile", "wald"):
+        raise FitError(f"`interval` is 'profile' or 'wald'; found {interval!r}. Use one of these.")
     se = float(np.sqrt(fit.var_A))
     if interval == "wald":
         reach = quantile(level) * se

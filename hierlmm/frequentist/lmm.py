@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.design import with_response as design_with_response
 from hierlmm.design.crossproducts import (
@@ -14,7 +14,6 @@ from hierlmm.design.crossproducts import (
     working_response,
 )
 from hierlmm.design.types import LMMDesign
-from hierlmm.errors import DesignError
 from hierlmm.frequentist.lmm_limits import fit_without_residual, fit_without_variation
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
 from hierlmm.likelihood.blup import covariances, joint, means
@@ -51,19 +50,14 @@ def fit_ml(design: LMMDesign) -> LMMFit:
     return _fit(design, cross_products(design), "ml", None)
 
 
-def refit(fit: LMMFit, y: object) -> LMMFit:
+def refit(fit: LMMFit, y: ArrayLike) -> LMMFit:
     """`fit`'s model for another response of the same rows.
 
-    y: (n,) in the order of `fit.design.index`. Raises DesignError where the length differs or a value is missing.
+    y: (n,) in the order of `fit.design.index`. Raises DesignError where the length differs, a value is missing, or a
+    Series has the labels of these rows in another order.
     """
-    values = np.asarray(y, dtype=float)
-    if values.shape != fit.design.y.shape or not np.isfinite(values).all():
-        raise DesignError(
-            f"A refit needs one finite response for each of the {len(fit.design.y)} rows of the fit; found shape "
-            f"{values.shape} with {int((~np.isfinite(values)).sum())} missing or infinite. Fit anew where rows change."
-        )
-    design = design_with_response(fit.design, values)
-    equations = with_response(fit.equations, design, values)
+    design = design_with_response(fit.design, y)
+    equations = with_response(fit.equations, design, design.y)
     start = None if fit.at is None or fit.singular else Parameters.of(equations).theta(fit.at.factors)
     return _fit(design, equations, fit.method, start)
 

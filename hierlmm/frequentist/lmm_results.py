@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.design.crossproducts import CrossProducts
 from hierlmm.design.types import Fingerprint, LMMDesign
@@ -230,7 +230,7 @@ class LMMFit:
 
         return simulate(self, draws, np.random.default_rng(seed), effects)
 
-    def refit(self, y: object) -> LMMFit:
+    def refit(self, y: ArrayLike) -> LMMFit:
         """The same model fitted to another response (n,) for the same rows, started at this optimum."""
         from hierlmm.frequentist.lmm import refit
 

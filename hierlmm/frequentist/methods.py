@@ -22,7 +22,8 @@ def fit(spec: ModelSpec, data: object, method: str = "reml") -> LMMFit | AreaFit
     Returns LMMFit for a linear mixed model, AreaFit for the Fay-Herriot model. Raises SpecError for an unknown
     method, DesignError where the data cannot support the model, FitError where the estimate does not exist.
     """
-    check_method(spec, method)
+    if isinstance(spec, ModelSpec):  # before the data are read; `build` refuses anything else
+        check_method(spec, method)
     return fit_design(build(spec, data), method)
 
 

@@ -107,5 +107,5 @@ def test_a_new_response_of_another_length_or_not_finite_is_refused():
     """Named by the rows' labels."""
     with pytest.raises(DesignError, match=r"found shape \(3,\) for 72 rows"):
         with_response(BASE, np.zeros(3))
-    with pytest.raises(DesignError, match="it is not for 7"):
+    with pytest.raises(DesignError, match=r"for 7\."):
         with_response(BASE, np.where(np.arange(72) == 7, np.nan, 1.0))

@@ -194,7 +194,7 @@ def test_refit_equals_a_fit_of_the_new_response(fits):
     assert_allclose(again.objective, anew.objective, rtol=1e-11)
     assert_allclose(again.beta, anew.beta, rtol=1e-8)
     assert_allclose(again.G[0], anew.G[0], rtol=1e-6)
-    with pytest.raises(DesignError, match="one finite response"):
+    with pytest.raises(DesignError, match="one value for each row"):
         fit.refit(y[:-1])
 
 
