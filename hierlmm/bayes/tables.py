@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hierlmm.design.notes import left_out
+
 if TYPE_CHECKING:
     from hierlmm.bayes.arearesults import AreaPosterior
     from hierlmm.bayes.lmmresults import LMMPosterior
@@ -67,7 +69,8 @@ def closing(posterior: Posterior) -> list[str]:
     parts = [f"{name}: {value:.3g}" if isinstance(value, float) else f"{name}: {value}"
              for name, value in posterior.diagnostics.items() if value != ""]
     out = ["Diagnostics\n" + "\n".join(wrapped(parts)), "\n".join(wrapped([posterior.propriety.rule]))]
-    return out + (["Notes\n" + "\n".join(wrapped(posterior.notes))] if posterior.notes else [])
+    notes = (*posterior.notes, *left_out(posterior.design))
+    return out + (["Notes\n" + "\n".join(wrapped(notes))] if notes else [])
 
 
 def wrapped(lines: Iterable[str]) -> list[str]:

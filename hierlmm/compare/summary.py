@@ -11,6 +11,7 @@ import pandas as pd
 
 from hierlmm.compare.attribute import STEPS
 from hierlmm.compare.results import Comparison
+from hierlmm.design.notes import left_out
 from hierlmm.frequentist.area_results import AreaFit
 
 WIDTH = 80
@@ -34,7 +35,8 @@ def summary(comparison: Comparison) -> str:
     """`comparison` in lines of at most 80 columns.
 
     In this order: whether the two agree, findings, the model, fixed effects and variance components side by side, the
-    largest differences with the steps they are made of, verdicts at the boundary, other priors, the priors used.
+    largest differences with the steps they are made of, verdicts at the boundary, other priors, the priors used, what
+    is unusual in the data or was left out of them.
     """
     parts = [
         [*_wrapped(comparison.agreement.value, "", ""), *_bullets(comparison.findings)],
@@ -45,6 +47,7 @@ def summary(comparison: Comparison) -> str:
         _boundary(comparison),
         _sensitivity(comparison),
         ["Priors", *_bullets(comparison.posterior.priors.describe())],
+        _data(comparison),
     ]
     return "\n\n".join("\n".join(line.rstrip() for line in part) for part in parts if part)
 
@@ -55,6 +58,12 @@ def _wrapped(text: str, first: str, rest: str) -> list[str]:
 
 def _bullets(sentences: Iterable[str]) -> list[str]:
     return [line for sentence in sentences for line in _wrapped(sentence, "- ", "  ")]
+
+
+def _data(comparison: Comparison) -> list[str]:
+    design = comparison.fit.design
+    sentences = (*design.notes, *left_out(design))
+    return ["Data", *_bullets(sentences)] if sentences else []
 
 
 def _row(name: object, cells: Sequence[str], width: int = 10) -> str:

@@ -48,6 +48,11 @@ def build_area(spec: ModelSpec, data: object) -> AreaDesign:
     D = _variances(columns[residual.column])
     role = _roles(residual, spec.response, areas, y, D)
     sampled = role == "sampled"
+    if not sampled.any():
+        raise DesignError(
+            f"There must be sampled areas; none of {len(areas)} has both a direct estimate in {spec.response} and a "
+            f"positive sampling variance in {residual.column}. Check that the right columns were named."
+        )
     offset, offset_encoder = offset_values(spec, columns, index)
     fixed = fixed_part(spec, columns, areas, None if sampled.all() else sampled)
     _check_count(int(sampled.sum()), fixed.X)

@@ -59,7 +59,7 @@ def build_lmm(spec: ModelSpec, data: object) -> LMMDesign:
         factors=factors,
         levels=fixed.levels,
         dropped=dropped,
-        notes=lmm_notes(spec, source, columns, y, fixed.X, factors, keys),
+        notes=lmm_notes(spec, source, columns, y, offset, index, fixed.X, factors, keys),
         fingerprint=fingerprint(spec, index, columns, (*fixed.names, *effects)),
         coding=Coding(fixed.encoder, fixed.keep, fixed.fitted, offset_encoder, encoders, keys),
     )

@@ -12,13 +12,32 @@ from hierlmm.design.column import Column
 from hierlmm.design.grouping import Keys, label_codes
 from hierlmm.design.rank import spans_constant
 from hierlmm.design.source import Source
-from hierlmm.design.types import GroupingFactor, Matrix, Vector
+from hierlmm.design.types import AreaDesign, GroupingFactor, LMMDesign, Matrix, Vector
 from hierlmm.errors import listed
 from hierlmm.spec.model import ModelSpec
 
 # A variance between fewer levels than this rests on so few values that its interval spans orders of magnitude:
 # with 4 degrees of freedom the 95 % limits of a variance are a factor 23 apart.
 FEW_LEVELS = 5
+# Share of the sum of squares about the mean above which one row decides the variances, and the number of rows from
+# which such a share does not happen among normal values (its probability is below 0.01 for 20 rows, 1e-6 for 40).
+DECISIVE, ENOUGH_ROWS = 0.5, 20
+# Distance of the mean of x from 0, in standard deviations of x, from which groups at x = 0 are far outside the data.
+FAR = 10.0
+
+
+def left_out(design: LMMDesign | AreaDesign) -> tuple[str, ...]:
+    """Sentences on the rows and columns of the table that are not in the model: part of every printed result."""
+    dropped, lines = design.dropped, []
+    if len(dropped):
+        rows = "row" if len(dropped) == 1 else "rows"
+        columns = dict.fromkeys(name for names in dropped.columns for name in names)
+        lines.append(
+            f"{len(dropped)} {rows} dropped for missing values in {listed(columns)}: {listed(dropped.rows)}."
+        )
+    if design.aliased:
+        lines.append(f"Columns dropped because earlier ones determine them: {', '.join(design.aliased)}.")
+    return tuple(lines)
 
 
 def lmm_notes(
@@ -26,6 +45,8 @@ def lmm_notes(
     source: Source,
     columns: Mapping[str, Column],
     y: Vector,
+    offset: Vector,
+    index: pd.Index,
     X: Matrix,
     factors: tuple[GroupingFactor, ...],
     keys: tuple[Keys, ...],
@@ -33,6 +54,7 @@ def lmm_notes(
     """Sentences about a linear mixed model's data."""
     return (
         *_response(spec, y),
+        *_decisive(spec, y - offset, index),
         *_no_intercept(X),
         *unused_levels(spec, source, columns),
         *(note for factor in factors for note in _factor(factor)),
@@ -43,6 +65,24 @@ def lmm_notes(
 def _response(spec: ModelSpec, y: Vector) -> Iterator[str]:
     if (y == y[0]).all():
         yield f"The response {spec.response} is {y[0]:g} in every row: it has no variance to divide."
+
+
+def _decisive(spec: ModelSpec, y: Vector, index: pd.Index) -> Iterator[str]:
+    """One row that carries most of the variation: an error of entry or of units, more often than not."""
+    if len(y) < ENOUGH_ROWS:
+        return
+    from_mean = y - y.mean()
+    far = int(np.abs(from_mean).argmax())
+    largest = abs(float(from_mean[far]))
+    if largest == 0:
+        return
+    relative = from_mean / largest
+    share = 1.0 / float(relative @ relative)
+    if share > DECISIVE:
+        yield (
+            f"Row {index[far]} alone carries {100 * share:.0f} % of the variation of {spec.response} about its mean: "
+            f"every estimate depends on its value ({y[far]:g}). Check it."
+        )
 
 
 def _no_intercept(X: Matrix) -> Iterator[str]:
@@ -74,6 +114,7 @@ def unused_levels(spec: ModelSpec, source: Source, columns: Mapping[str, Column]
 def _factor(factor: GroupingFactor) -> Iterator[str]:
     if len(factor.levels) < FEW_LEVELS:
         yield f"{factor.name} has only {len(factor.levels)} levels: its variance is known very imprecisely."
+    yield from _far_from_zero(factor)
     first = np.empty(len(factor.levels), dtype=np.intp)
     first[factor.codes[::-1]] = np.arange(len(factor.codes) - 1, -1, -1)
     for name, z in zip(factor.coefficients, factor.Z.T, strict=True):
@@ -82,6 +123,22 @@ def _factor(factor: GroupingFactor) -> Iterator[str]:
                 f"{name} is constant within every level of {factor.name}: its random slope is only seen as a variance "
                 f"between levels that changes with {name}."
             )
+
+
+def _far_from_zero(factor: GroupingFactor) -> Iterator[str]:
+    """Slopes of an x like a calendar year, whose intercepts stand for a year 0 far outside the data."""
+    for block in factor.blocks:
+        names = [factor.coefficients[k] for k in block]
+        if "Intercept" not in names:
+            continue
+        for name, k in zip(names, block, strict=True):
+            sd, mean = float(factor.Z[:, k].std()), float(factor.Z[:, k].mean())
+            if sd > 0 and abs(mean) > FAR * sd:
+                yield (
+                    f"{name} is {mean:.4g} on average with an sd of {sd:.2g}: the intercepts over {factor.name} and "
+                    f"their correlation with its slopes describe groups at {name} = 0, far outside the data, and so "
+                    f"does the prior of their sd. Centre it, as in center({name})."
+                )
 
 
 def _reused(factors: tuple[GroupingFactor, ...], keys: tuple[Keys, ...]) -> Iterator[str]:

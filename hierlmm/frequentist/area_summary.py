@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from hierlmm.design.notes import left_out
 from hierlmm.frequentist.area_mse import PRINTED
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def summary(fit: AreaFit) -> str:
     lines = [] if fit.outcome is AreaOutcome.INTERIOR else [*_wrapped(fit.outcome.value), ""]
     lines += [*str(fit.spec).splitlines(), f"Estimated by {NAMES[fit.method]}", ""]
     lines += [*_variance(fit), "", *_criteria(fit), "", *_fixed(fit), "", *_areas(fit)]
-    for note in fit.notes:
+    for note in (*left_out(fit.design), *fit.notes):
         lines += ["", *_wrapped(note)]
     return "\n".join(line.rstrip() for line in lines)
 

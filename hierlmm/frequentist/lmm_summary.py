@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hierlmm.design.notes import left_out
 from hierlmm.frequentist.lmm_frames import correlation
 from hierlmm.frequentist.lmm_variances import shares
 
@@ -14,13 +15,12 @@ if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
 
 WIDTH = 80
-# How many dropped rows, aliased columns or notes are spelt out before "and n more".
 NAMED = {"reml": "REML", "ml": "ML"}
 
 
 def summary(fit: LMMFit) -> str:
     """Model, outcome, criteria, variance components, fixed effects and their correlations, and what was left out."""
-    parts = [*_head(fit), "", *_variances(fit), "", *_fixed(fit), *_correlations(fit), "", *_left_out(fit)]
+    parts = [*_head(fit), "", *_variances(fit), *_fixed(fit), *_correlations(fit), "", *_left_out(fit)]
     return "\n".join(parts).rstrip()
 
 
@@ -48,15 +48,17 @@ def _variances(fit: LMMFit) -> list[str]:
             label = f"{factor.name if a == 0 else '':<14.14} {coefficient:<19.19}"
             carried = f"{share[factor.name]:8.3f}" if a == 0 else " " * 8
             pairs = " ".join(f"{corr[a, b]:5.2f}" for b in block if b < a)
-            lines.append(f"{label}{G[a, a]:14.6g}{np.sqrt(G[a, a]):12.6g}{carried}  {pairs}".rstrip())
-    lines.append(f"{'Residual':<34}{fit.sigma2:14.6g}{np.sqrt(fit.sigma2):12.6g}{share['Residual']:8.3f}")
+            lines.append(f"{label}{G[a, a]:14.6g} {np.sqrt(G[a, a]):11.6g}{carried}  {pairs}".rstrip())
+    lines.append(f"{'Residual':<34}{fit.sigma2:14.6g} {np.sqrt(fit.sigma2):11.6g}{share['Residual']:8.3f}")
     return lines
 
 
 def _fixed(fit: LMMFit) -> list[str]:
-    lines = [f"{'Fixed effects':<34}{'estimate':>14}{'se':>12}{'t':>10}"]
+    if not fit.design.fixed:
+        return []
+    lines = ["", f"{'Fixed effects':<34}{'estimate':>14}{'se':>12}{'t':>10}"]
     for row in fit.fixed.itertuples(index=False):
-        lines.append(f"{row.term:<34.34}{row.estimate:14.6g}{row.se:12.6g}{row.t:10.3f}")
+        lines.append(f"{row.term:<34.34}{row.estimate:14.6g} {row.se:11.6g} {row.t:9.3f}")
     return lines
 
 
@@ -74,13 +76,5 @@ def _correlations(fit: LMMFit) -> list[str]:
 
 
 def _left_out(fit: LMMFit) -> list[str]:
-    design = fit.design
-    notes = list(fit.notes)
-    if len(design.dropped):
-        shown = ", ".join(str(row) for row in design.dropped.rows[:5])
-        more = f" and {len(design.dropped) - 5} more" if len(design.dropped) > 5 else ""
-        rows = "row" if len(design.dropped) == 1 else "rows"
-        notes.append(f"{len(design.dropped)} {rows} dropped for missing values: {shown}{more}.")
-    if design.aliased:
-        notes.append(f"Columns dropped because earlier ones determine them: {', '.join(design.aliased)}.")
+    notes = (*fit.notes, *left_out(fit.design))
     return [line for note in notes for line in textwrap.wrap(note, WIDTH, initial_indent="- ", subsequent_indent="  ")]
