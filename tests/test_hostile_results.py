@@ -447,3 +447,21 @@ def test_arguments_that_mean_nothing_are_refused(call, error, message):
     """Not taken for the default, and not met as an error of another library."""
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["chain", "draw", "term", "sigma", "beta"])
+def test_44_group_named_like_a_dimension_of_the_draws(name):
+    """44: fitted by REML; the posterior, whose draws could not be labelled, is refused with the way out."""
+    spec, data = hl.lmm(f"y ~ x + (1 | {name})"), table().rename(columns={"g": name})
+
+    assert_allclose(fitted(data, spec).beta, fitted(table()).beta, rtol=1e-12)
+    with pytest.raises(hl.DesignError, match=f"found {name}. Rename the column"):
+        exact(data, spec)
+
+
+def test_44_groups_whose_derived_names_collide():
+    """44: `g_coef` is the dimension of the coefficients of g."""
+    data = table(g_coef=np.tile(np.arange(6), 12))
+
+    with pytest.raises(hl.DesignError, match="found g_coef"):
+        exact(data, hl.lmm("y ~ x + (1 | g) + (1 | g_coef)"))

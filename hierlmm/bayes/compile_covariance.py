@@ -10,14 +10,11 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.compile_backend import backend
 from hierlmm.bayes.compile_priors import correlation_factor, standard_deviations
+from hierlmm.bayes.names import check_group_names
 from hierlmm.bayes.resolved import FactorPriors
 from hierlmm.design.types import GroupingFactor, LMMDesign
-from hierlmm.errors import DesignError, listed
 
 Array = NDArray[np.float64]
-
-# Names that variables, data and dimensions of every model have already.
-TAKEN = frozenset({"X", "beta", "chain", "draw", "offset", "row", "sigma", "term", "y", "y_observed"})
 
 
 def coords(design: LMMDesign) -> dict[str, list[object]]:
@@ -25,7 +22,7 @@ def coords(design: LMMDesign) -> dict[str, list[object]]:
 
     Raises DesignError for a grouping factor whose name is that of another part of the model.
     """
-    _refuse_taken_names(design)
+    check_group_names(design)
     rows = design.index if design.index.is_unique and design.index.nlevels == 1 else range(len(design.y))
     out: dict[str, list[object]] = {"term": list(design.fixed), "row": list(rows)}
     for factor in design.factors:
@@ -41,15 +38,6 @@ def coords(design: LMMDesign) -> dict[str, list[object]]:
             if len(factor.blocks) > 1:
                 out[part(f"{name}_coef", factor, k)] = [coefficients[c] for c in block]
     return out
-
-
-def _refuse_taken_names(design: LMMDesign) -> None:
-    taken = [factor.name for factor in design.factors if factor.name in TAKEN or "/" in factor.name]
-    if taken:
-        raise DesignError(
-            "The name of a grouping factor becomes that of a dimension of the draws and may hold no '/', nor be one of "
-            f"{', '.join(sorted(TAKEN))}; found {listed(taken)}. Rename the column."
-        )
 
 
 def part(name: str, factor: GroupingFactor, k: int) -> str:

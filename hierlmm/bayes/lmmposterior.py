@@ -15,6 +15,7 @@ from hierlmm.bayes.importance import Sampled, sample_variances
 from hierlmm.bayes.lmmdraws import Resampled, draws_given
 from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.bayes.lmmterms import LMMTerms, average
+from hierlmm.bayes.names import check_group_names
 from hierlmm.bayes.propriety import Propriety
 from hierlmm.bayes.proprietylmm import lmm_propriety, refuse_exact_fit
 from hierlmm.bayes.psis import TRUSTED
@@ -33,8 +34,10 @@ FEW = 1000.0
 def lmm_posterior(design: LMMDesign, priors: ResolvedPriors, draws: int, seed: int) -> LMMPosterior:
     """The posterior with `draws` draws: on a lattice for one random-effects sd, else by importance sampling.
 
-    Raises PriorError where the posterior is improper, FitError where it could not be computed to its accuracy.
+    Raises DesignError for a grouping factor whose name the draws have already, PriorError where the posterior is
+    improper, FitError where it could not be computed to its accuracy.
     """
+    check_group_names(design)
     propriety = lmm_propriety(design, priors)
     of = target(design, priors)
     refuse_exact_fit(of)
@@ -54,7 +57,8 @@ def lmm_posterior(design: LMMDesign, priors: ResolvedPriors, draws: int, seed: i
         points, limits = sampled.points, None
         diagnostics, notes = _sampled_diagnostics(sampled), _few(sampled)
         resampled = Resampled.of(of, points, draws, rng)
-        averaged = average(of, points, resampled.visit)
+        limit = min([*propriety.fixed.values(), *propriety.sd.values()])
+        averaged = average(of, points, resampled.visit, limit)
         sample = resampled.draws()
     estimates = summarised(rows, points, values(design, points.psi), limits)
     terms = existing_terms(averaged, design, propriety)
