@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hierlmm.bayes import priortext
 from hierlmm.bayes.density import Target, residual_prior
 from hierlmm.bayes.propriety import Propriety, computable
-from hierlmm.bayes.ranks import joint_rank, one_factor_rank, present_levels, random_columns
+from hierlmm.bayes.ranks import determined, joint_rank, one_factor_rank, present_levels, random_columns
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.types import LMMDesign
 from hierlmm.errors import PriorError
@@ -30,6 +30,8 @@ Array = NDArray[np.float64]
 
 # Margins above this are as good as infinite for the moments that are reported (up to the fourth).
 ENOUGH = 6.0
+# Order of the moments of fixed effects that are reported.
+SECOND = 2.0
 # Sets of growing standard deviations that are looked at, at most.
 MOST_SETS = 4096
 RESIDUAL = "Residual"
@@ -64,7 +66,7 @@ def lmm_propriety(design: LMMDesign, priors: ResolvedPriors) -> Propriety:
     X0 = design.X[:, flat]
     names = [f"{f.name}:{c}" for f in priors.factors for c in f.coefficients]
     limits = dict.fromkeys([*names, RESIDUAL], math.inf)
-    fixed = math.inf
+    fixed = dict.fromkeys(priors.terms, math.inf)
     for growing, with_residual in _sets(priors):
         power = sum(g.power for g in growing) + (residual.orders[1] if with_residual else 0.0)
         if power == -math.inf:
@@ -76,11 +78,13 @@ def lmm_propriety(design: LMMDesign, priors: ResolvedPriors) -> Propriety:
         for name in [f"{priors.factors[g.factor].name}:{priors.factors[g.factor].coefficients[k]}"
                      for g in growing for k in g.members] + [RESIDUAL] * with_residual:  # fmt: skip
             limits[name] = min(limits[name], margin)
-        fixed = min(fixed, margin)
+        loose = _loose(design, X0, growing) if margin <= SECOND and not with_residual else np.ones(X0.shape[1], bool)
+        for place in np.flatnonzero(flat)[loose]:
+            fixed[priors.terms[place]] = min(fixed[priors.terms[place]], margin)
     return Propriety(
         rule="Every set of standard deviations that can grow loses more contrasts of the data than its priors gain.",
         sd=limits,
-        fixed={term: fixed if is_flat else math.inf for term, is_flat in zip(priors.terms, flat, strict=True)},
+        fixed=fixed,
     )
 
 
@@ -139,6 +143,16 @@ def _contrasts(design: LMMDesign, X0: Array, growing: tuple[Growth, ...], power:
         return bound
     exact = joint_rank([design.factors[f] for f in stacked], list(stacked.values()), X0)
     return bound if exact is None else exact
+
+
+def _loose(design: LMMDesign, X0: Array, growing: tuple[Growth, ...]) -> NDArray[np.bool_]:
+    """(p0,) which flat coefficients run off with the effects: not those told apart from them within levels."""
+    factors = {g.factor for g in growing}
+    if len(factors) > 1:
+        return np.ones(X0.shape[1], dtype=bool)
+    factor = design.factors[factors.pop()]
+    Z = np.concatenate([random_columns(factor, g.members, g.rank) for g in growing], axis=1)
+    return ~determined(factor, Z, X0)
 
 
 def _improper(

@@ -47,6 +47,12 @@ def one_factor_rank(factor: GroupingFactor, Z: Array, X: Array) -> int:
     return own + _rank(within) - int(X.shape[1])
 
 
+def determined(factor: GroupingFactor, Z: Array, X: Array) -> NDArray[np.bool_]:
+    """(p,) which coefficients of X stay determined however large the effects on Z: those whose column adds rank."""
+    full = _rank(_within(factor, Z, X)[1])
+    return np.array([_rank(_within(factor, Z, np.delete(X, k, axis=1))[1]) < full for k in range(X.shape[1])], bool)
+
+
 def _within(factor: GroupingFactor, Z: Array, X: Array) -> tuple[int, Array]:
     """Rank of Z over all levels, and X (n, p) less its least-squares fit on Z level by level."""
     G, r = len(factor.levels), Z.shape[1]

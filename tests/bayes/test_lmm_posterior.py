@@ -434,3 +434,32 @@ def test_interval_ends_are_known_better_than_from_four_thousand_draws():
 
         assert np.median(varies) < 0.008
         assert varies.max() < 0.042 / 2
+
+
+def test_effect_within_groups_has_its_moments_where_the_intercept_has_none():
+    """Three levels, flat sds: the slope of x is told apart from the levels' effects within them. Its mean and sd by a
+    grid of 160 x 80 values of (log sd, log sigma), with the dense density written out here.
+    """
+    rng = np.random.default_rng(1)
+    codes, x = np.repeat(np.arange(3), 5), rng.standard_normal(15)
+    y = x + np.array([0.0, 2.0, 1.0])[codes] + rng.standard_normal(15)
+    X, same = np.column_stack([np.ones(15), x]), np.equal.outer(codes, codes)
+    log_tau, log_sigma = np.meshgrid(np.linspace(-9, 11, 160), np.linspace(-1.5, 2, 80), indexing="ij")
+    tau2, sigma2 = np.exp(2 * log_tau).ravel(), np.exp(2 * log_sigma).ravel()
+    V = tau2[:, None, None] * same + sigma2[:, None, None] * np.eye(15)
+    XV = np.linalg.solve(V, np.broadcast_to(X, (len(V), 15, 2))).swapaxes(-1, -2)
+    C = np.linalg.inv(XV @ X)
+    beta = (C @ (XV @ y)[:, :, None])[:, :, 0]
+    r = y - beta @ X.T
+    rss = np.einsum("ki,ki->k", r, np.linalg.solve(V, r[:, :, None])[:, :, 0])
+    log_p = -0.5 * (np.linalg.slogdet(V)[1] - np.linalg.slogdet(C)[1] + rss) + (log_tau + log_sigma).ravel()
+    w = np.exp(log_p - log_p.max())
+    w /= w.sum()
+    mean = w @ beta[:, 1]
+    sd = math.sqrt(w @ (C[:, 1, 1] + (beta[:, 1] - mean) ** 2))
+
+    result = posterior(intercept_design(y, codes, X, ("Intercept", "x")), hp.Priors(preset="flat_sd"))
+    fixed = result.fixed.set_index("term")
+
+    assert math.isnan(fixed.loc["Intercept", "estimate"])
+    np.testing.assert_allclose(fixed.loc["x", ["estimate", "se"]].astype(float), [mean, sd], rtol=1e-3)
