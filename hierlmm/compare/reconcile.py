@@ -19,6 +19,8 @@ from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
 
 # Difference between a posterior mean and an EBLUP, in posterior sds, up to which the two are called close.
 CLOSE = 0.1
+# Monte Carlo errors by which the bound may be passed: of a difference that near, another seed would say the opposite.
+DOUBT = 2.0
 # Monte Carlo step, in its standard errors, beyond which the sample contradicts the exact posterior.
 CONTRADICTED = 5.0
 
@@ -91,7 +93,8 @@ def _agreement(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior, s
     # judged without the error of the draws where that is known: another seed must not change the verdict
     distance = np.abs(_in_sd(posterior, frame if steps.exact is None else frame.assign(end=steps.exact)))
     # where a difference has no sd to be measured in, nothing says that it is small
-    close = (distance <= CLOSE) | (frame["end"] == frame["start"]).to_numpy()
+    error = frame["mcse"].to_numpy() if steps.exact is None else steps.exact_mcse
+    close = (distance <= CLOSE + DOUBT * error / _sds(posterior)) | (frame["end"] == frame["start"]).to_numpy()
     return Agreement.CLOSE if close.all() else Agreement.EXPLAINED
 
 
@@ -105,9 +108,13 @@ def _contradicted(steps: Attribution) -> bool:
 
 def _in_sd(posterior: LMMPosterior | AreaPosterior, frame: pd.DataFrame) -> np.ndarray:
     """Differences of the predicted means in posterior sds; nan where the sd is zero or missing."""
+    return np.asarray((frame["end"] - frame["start"]).to_numpy() / _sds(posterior))
+
+
+def _sds(posterior: LMMPosterior | AreaPosterior) -> np.ndarray:
+    """Posterior sds of the predicted means; nan where zero or missing."""
     theirs = posterior.areas if isinstance(posterior, AreaPosterior) else posterior.random_effects
-    sd = theirs["se"].where(theirs["se"] > 0).to_numpy()
-    return np.asarray((frame["end"] - frame["start"]).to_numpy() / sd)
+    return np.asarray(theirs["se"].where(theirs["se"] > 0).to_numpy())
 
 
 def _findings(

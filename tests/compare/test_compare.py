@@ -236,6 +236,16 @@ def test_monte_carlo_error_does_not_turn_agreement_into_difference(milk):
     assert compare(milk.fit, noisy).agreement is Agreement.CLOSE
 
 
+@pytest.mark.parametrize(("largest", "agreement"), [(0.106, Agreement.CLOSE), (0.114, Agreement.EXPLAINED)])
+def test_bound_of_agreement_may_be_passed_by_two_monte_carlo_errors(milk, largest, agreement):
+    """Means at `largest` sds from the EBLUPs, known to 0.005: at 0.106, another seed may well find less than 0.1."""
+    theta = milk.posterior.terms.theta
+    moved = replace(theta, estimate=milk.fit.areas["estimate"].to_numpy() + largest * theta.se, mcse=0.005 * theta.se)
+    near = replace(milk.posterior, terms=replace(milk.posterior.terms, theta=moved))
+
+    assert compare(milk.fit, near).agreement is agreement
+
+
 def test_sampler_is_not_blamed_where_there_is_no_exact_posterior_to_contradict(milk, monkeypatch):
     """Where the exact engine gives up, the last step holds all that differs and is no evidence against the draws."""
 
