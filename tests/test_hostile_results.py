@@ -465,3 +465,11 @@ def test_44_groups_whose_derived_names_collide():
 
     with pytest.raises(hl.DesignError, match="found g_coef"):
         exact(data, hl.lmm("y ~ x + (1 | g) + (1 | g_coef)"))
+
+
+def test_results_show_themselves_as_their_summary():
+    """At a prompt a result shows its summary, not the arrays inside it."""
+    fit, posterior = _pair("effects")
+
+    for result in (fit, posterior, hl.compare(fit, posterior), *_pair("areas")):
+        assert repr(result) == str(result) == result.summary()

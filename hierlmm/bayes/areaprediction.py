@@ -31,7 +31,8 @@ def predict_rows(posterior: AreaPosterior, rows: NewRows) -> pd.DataFrame:
     role = np.where(rows.codes[0] >= 0, design.role[rows.codes[0]], "unsampled")
     mean, variance, gamma = given_A(posterior, rows, role)
     centre, spread = mixture.moments(weight, mean, variance)
-    spread = np.where(role == "direct", 0.0, spread)  # the mean of equal values is off by rounding
+    # the average of equal values is off by rounding
+    centre, spread = np.where(role == "direct", mean[0], centre), np.where(role == "direct", 0.0, spread)
     lower, upper = mixture.quantiles(weight, mean, variance, TAILS)
     fixed = min(posterior.propriety.fixed.values(), default=math.inf)
     tail = min(fixed, *posterior.propriety.sd.values())

@@ -16,7 +16,7 @@ from hierlmm.design.types import AreaDesign
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class AreaPosterior(Posterior):
     """Posterior of the area-level model of Fay and Herriot.
 

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 NAMES = ("estimate", "se", "lower", "upper", "mcse")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LMMPosterior(Posterior):
     """Posterior of a linear mixed model with independent residuals.
 

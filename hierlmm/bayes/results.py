@@ -90,7 +90,7 @@ class Draws:
         return xr.DataTree.from_dict(groups)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Posterior(ABC):
     """The posterior of a model given its data: what both families and both engines share.
 
@@ -147,7 +147,7 @@ class Posterior(ABC):
     def summary(self) -> str:
         """The result as text, 80 columns wide."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.summary()
 
     def save(self, path: str | Path) -> None:

@@ -37,7 +37,7 @@ class Agreement(Enum):
     NOT_CONVERGED = "NO CONCLUSION: the frequentist fit did not converge, so there is nothing to compare with."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Comparison:
     """A fit and a posterior of the same spec and data, reconciled.
 
@@ -83,7 +83,7 @@ class Comparison:
 
         return summary(self)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.summary()
 
     def plot(self) -> Figure:

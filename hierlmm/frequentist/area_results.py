@@ -44,7 +44,7 @@ class AreaOutcome(Enum):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class AreaFit:
     """Fay-Herriot fit y_i = offset_i + x_i'β + v_i + e_i, v_i ~ N(0, A), e_i ~ N(0, D_i), with A estimated.
 
@@ -222,7 +222,7 @@ class AreaFit:
 
         return summary(self)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.summary()
 
     def save(self, path: str | Path) -> None:

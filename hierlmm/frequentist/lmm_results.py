@@ -45,7 +45,7 @@ class LMMOutcome(Enum):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LMMFit:
     """A linear mixed model fitted by ML or REML: n rows, p fixed effects, F grouping factors.
 
@@ -248,7 +248,7 @@ class LMMFit:
 
         return summary(self)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.summary()
 
     def save(self, path: str | Path) -> None:
