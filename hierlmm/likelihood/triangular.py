@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dtrtrs
 
 Array = NDArray[np.float64]
 
@@ -66,18 +65,21 @@ def log_diagonal(L: Array) -> Array:
 
 def dense_lower(L: Array, B: Array) -> Array:
     """L⁻¹B for (..., k, k) lower triangular L of any size and (..., k, m) B."""
-    if L.ndim == 2 and B.ndim == 2:
-        # LAPACK directly: scipy's wrapper costs more than a small solve.
-        if not (L.size and B.size):
-            return np.zeros(B.shape)
-        return np.asarray(dtrtrs(L, B, lower=1)[0], dtype=np.float64)
-    return np.asarray(np.linalg.solve(L, B))
+    return _lapack(L, B, 0) if L.ndim == 2 and B.ndim == 2 else np.asarray(np.linalg.solve(L, B))
 
 
 def dense_upper(L: Array, B: Array) -> Array:
     """L'⁻¹B for (..., k, k) lower triangular L of any size and (..., k, m) B."""
     if L.ndim == 2 and B.ndim == 2:
-        if not (L.size and B.size):
-            return np.zeros(B.shape)
-        return np.asarray(dtrtrs(L, B, lower=1, trans=1)[0], dtype=np.float64)
+        return _lapack(L, B, 1)
     return np.asarray(np.linalg.solve(L.swapaxes(-1, -2), B))
+
+
+def _lapack(L: Array, B: Array, transposed: int) -> Array:
+    """One triangular solve straight from LAPACK: scipy's wrapper costs more than a small solve."""
+    # Imported at the first solve: scipy.linalg takes longer to import than all of hierlmm.
+    from scipy.linalg.lapack import dtrtrs
+
+    if not (L.size and B.size):
+        return np.zeros(B.shape)
+    return np.asarray(dtrtrs(L, B, lower=1, trans=transposed)[0], dtype=np.float64)
