@@ -436,6 +436,7 @@ REFUSED = [
     pytest.param(lambda: hl.posterior(INTERCEPTS, table(), seed="x"), hl.FitError, "`seed`", id="seed as text"),
     pytest.param(lambda: hl.posterior(INTERCEPTS, table(), priors=3), hl.PriorError, "found int 3", id="priors"),
     pytest.param(lambda: hl.posterior(INTERCEPTS, table(), priors={"sd": 1}), hl.PriorError, "dict", id="prior dict"),
+    pytest.param(lambda: fitted(table().set_index("g")), hl.DesignError, "in the index.*reset", id="key in index"),
     pytest.param(
         lambda: hl.fit(hl.fay_herriot("y ~ x", sampling_variance="D", area="area", unsampled="synthetic"),
                        areas(y=np.nan)), hl.DesignError, "none of 10 has", id="no sampled area"),

@@ -42,6 +42,11 @@ def read(data: object, names: Sequence[str], optional: Sequence[str] = ()) -> So
     for anything else, for columns that are not there, stand twice, or hold values no model can use.
     """
     if isinstance(data, pd.DataFrame):
+        if inside := [name for name in names if name in data.index.names and name not in data.columns]:
+            raise DesignError(
+                "The data must have every column that the model reads; "
+                f"{listed(inside)} is in the index of the table. Call .reset_index() on it first."
+            )
         present = _present(list(data.columns), names, optional)
         series = {name: data[name] for name in present}
         plain = len(series) == data.shape[1] and all(_is_plain(one.dtype) for one in series.values())
