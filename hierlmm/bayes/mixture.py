@@ -10,6 +10,8 @@ Array = NDArray[np.float64]
 # Numbers in one slab of components x quantities.
 SLAB = 4_000_000
 STEPS = 60
+# A Newton step this small beside the bracket leaves an error of about its square: rounding.
+SMALL = 1e-7
 
 
 def moments(weight: Array, mean: Array, variance: Array) -> tuple[Array, Array]:
@@ -48,10 +50,11 @@ def _roots(weight: Array, mean: Array, sd: Array, levels: Array) -> Array:
         F, f = _cdf(weight, mean, sd, x)
         below = F < levels[:, None]
         low, high = np.where(below, x, low), np.where(below, high, x)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             newton = x - (F - levels[:, None]) / f
-        new = np.where((newton >= low) & (newton <= high), newton, 0.5 * (low + high))
-        done = np.abs(new - x) <= 1e-12 * span
+        inside = (newton >= low) & (newton <= high)
+        new = np.where(inside, newton, 0.5 * (low + high))
+        done = np.abs(new - x) <= np.where(inside, SMALL, SMALL**2) * span
         x = new
         if done.all():
             break

@@ -10,7 +10,7 @@ import pytest
 from bayes_cases import slopes_design
 from scipy import integrate, stats
 
-from hierlmm.bayes import lattice, plane
+from hierlmm.bayes import lattice, mixture, plane
 from hierlmm.bayes import priors as hp
 from hierlmm.bayes.density import correlation_root, log_partial, target
 from hierlmm.bayes.mode import find_mode
@@ -205,3 +205,16 @@ def test_levels_without_any_value_of_a_slope_are_not_counted():
 
     assert present_levels(design.factors[0], [1]) == 2
     assert present_levels(design.factors[0], [0]) == 3
+
+
+def test_quantiles_of_gaussian_mixtures_invert_their_distribution_function():
+    """F(F⁻¹(p)) = p to rounding, for mixtures from smooth to ones of near point masses far apart."""
+    rng = np.random.default_rng(0)
+    weight = rng.dirichlet(np.ones(300))
+    mean = rng.standard_normal((300, 200)) * rng.gamma(1, 2, 200)
+    variance = np.exp(2 * rng.standard_normal((300, 200)) - rng.gamma(1, 3, 200))
+
+    found = mixture.quantiles(weight, mean, variance, (0.025, 0.5, 0.975))
+
+    F = np.einsum("k,pkj->pj", weight, stats.norm.cdf(found[:, None], mean, np.sqrt(variance)))
+    np.testing.assert_allclose(F, np.tile([[0.025], [0.5], [0.975]], 200), rtol=0, atol=1e-12)
