@@ -2,7 +2,7 @@
 
 from hierlmm.bayes import priors
 from hierlmm.bayes.arearesults import AreaPosterior
-from hierlmm.bayes.compile import to_pymc
+from hierlmm.bayes.compile import prior_predictive, to_pymc
 from hierlmm.bayes.engines import posterior
 from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.bayes.priors import Priors
@@ -44,6 +44,7 @@ __all__ = [
     "compare",
     "fit",
     "posterior",
+    "prior_predictive",
     "priors",
     "to_pymc",
     # files and the catalogue

@@ -12,7 +12,7 @@ from hierlmm.bayes import mixture
 from hierlmm.bayes.conditional import joint_at
 from hierlmm.bayes.density import Target, Variances
 from hierlmm.bayes.density import target as density
-from hierlmm.bayes.lmmterms import thinned
+from hierlmm.bayes.lmmterms import NEGLIGIBLE, Points, thinned
 from hierlmm.bayes.results import TAILS
 from hierlmm.design.types import LMMDesign, NewRows
 from hierlmm.errors import FitError
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from hierlmm.bayes.lmmresults import LMMPosterior
 
 Array = NDArray[np.float64]
+
+# Moments (points times rows) up to which every point is used: about half a second.
+MOMENTS = 4_000_000
 
 
 def predict(posterior: LMMPosterior, new: object, target: Literal["mean", "observation"]) -> pd.DataFrame:
@@ -37,13 +40,23 @@ def predict(posterior: LMMPosterior, new: object, target: Literal["mean", "obser
 
 def predict_rows(posterior: LMMPosterior, rows: NewRows, target: Literal["mean", "observation"]) -> pd.DataFrame:
     """Predictions for k encoded rows."""
-    points = thinned(posterior.points, len(rows.X))
+    points = _points(posterior.points, len(rows.X))
     of = density(posterior.design, posterior.priors)
     parts = [_given(of, points.psi[here], rows) for here in batches(of.cp, points.weight.size)]
     mean, variance, population = (np.concatenate([part[i] for part in parts]) for i in range(3))
     if target == "observation":
         variance = variance + points.psi.sigma[:, None] ** 2
-    return _frame(posterior, rows, points.weight, (mean, variance, population), target)
+    return _frame(posterior, rows, points, (mean, variance, population), target)
+
+
+def _points(points: Points, rows: int) -> Points:
+    """All points that carry weight where their moments at the rows are few enough, else a systematic sample."""
+    used = points.weight > NEGLIGIBLE * points.weight.max()
+    if int(used.sum()) * rows > MOMENTS:
+        return thinned(points, rows)
+    weight = points.weight[used]
+    replicate = points.replicate[used] if points.replicate.size else points.replicate
+    return Points(points.psi[used], weight / weight.sum(), replicate)
 
 
 def _given(of: Target, psi: Variances, rows: NewRows) -> tuple[Array, Array, Array]:
@@ -61,14 +74,16 @@ def _given(of: Target, psi: Variances, rows: NewRows) -> tuple[Array, Array, Arr
 
 
 def _frame(
-    posterior: LMMPosterior, rows: NewRows, weight: Array, moments: tuple[Array, Array, Array], target: str
+    posterior: LMMPosterior, rows: NewRows, points: Points, moments: tuple[Array, Array, Array], target: str
 ) -> pd.DataFrame:
     mean, variance, population = moments
+    weight = points.weight
     centre, spread = mixture.moments(weight, mean, variance)
     lower, upper = mixture.quantiles(weight, mean, variance, TAILS)
-    between = np.sqrt(np.maximum(weight @ (mean - centre) ** 2, 0.0))
-    effective = 1.0 / float((weight**2).sum())
-    monte_carlo = between / np.sqrt(effective) if posterior.points.replicate.size else np.zeros(len(centre))
+    monte_carlo = points.mcse(points.averages(mean))
+    if posterior.points.replicate.size and not points.replicate.size:
+        between = np.sqrt(np.maximum(weight @ (mean - centre) ** 2, 0.0))
+        monte_carlo = between * np.sqrt((weight**2).sum())
     limit = min([*posterior.propriety.fixed.values(), *posterior.propriety.sd.values()])
     frame = pd.DataFrame(
         {

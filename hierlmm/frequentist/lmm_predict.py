@@ -121,6 +121,8 @@ def simulate(
     """(n, draws) responses from the fitted model; random effects drawn anew or held at the BLUPs."""
     if effects not in ("new", "fitted"):
         raise FitError(f"`effects` is 'new' or 'fitted'; found {effects!r}. Use one of these.")
+    if draws < 1:
+        raise FitError(f"`draws` is a number of draws, 1 or more; found {draws!r}. Use for example draws=1000.")
     design = fit.design
     out = np.repeat(fit.marginal_fitted.to_numpy()[:, None], draws, axis=1)
     for factor, root, b in zip(design.factors, covariance_roots(fit), fit.b, strict=True):

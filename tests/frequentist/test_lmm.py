@@ -213,6 +213,14 @@ def test_simulated_responses_have_the_fitted_mean_and_covariance(fits):
     assert np.abs((np.cov(drawn) - V) / error).max() < 6
 
 
+def test_simulations_need_a_draw(fits):
+    """A number of draws below 1 is refused by name, for both families."""
+    milk = hl.load("milk")
+    for fit in (fits["sleep_rs", "REML"], hl.fit(milk.spec, milk.data)):
+        with pytest.raises(FitError, match="1 or more"):
+            fit.simulate(0, seed=1)
+
+
 def test_response_without_residual_variation_gives_the_exact_limit():
     """y = b_g + 2 x exactly: sigma² is 0, the slope 2, and group means give OLS on their intercepts, divisor m - 1."""
     rng = np.random.default_rng(13)
