@@ -37,12 +37,14 @@ class Attribution:
     """An attribution and what to judge its last step by.
 
     frame   labels, start, the five steps, end, mcse; merged: a sentence where two steps could not be told apart
+    absent  names of the steps that are contained in the next one
     exact   posterior means without the error of the draws; None where they could not be computed, so that the Monte
             Carlo step contains the steps merged with it; exact_mcse their own Monte Carlo errors
     """
 
     frame: pd.DataFrame
     merged: str
+    absent: tuple[str, ...]
     exact: Array | None
     exact_mcse: Array
 
@@ -73,7 +75,9 @@ def attribute(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) ->
         values.append(None if found is None else found[0])
     exact = known[user]
     frame = labels.assign(start=start, **_steps([*values, end]), end=end, mcse=mcse)
-    return Attribution(frame, " ".join(reasons), values[-1], np.zeros_like(mcse) if exact is None else exact[1])
+    absent = tuple(name for name, value in zip(STEPS, values[1:], strict=False) if value is None)
+    error = np.zeros_like(mcse) if exact is None else exact[1]
+    return Attribution(frame, " ".join(reasons), absent, values[-1], error)
 
 
 def _exact_means(

@@ -140,6 +140,16 @@ def _findings(
     return tuple(sentence for sentence in out if sentence)
 
 
+def _named(step: str, absent: tuple[str, ...]) -> str:
+    """The step in words, with the steps before it that it contains."""
+    place = STEPS.index(step)
+    first = place
+    while first and STEPS[first - 1] in absent:
+        first -= 1
+    words = " and ".join(STEP_WORDS[name] for name in STEPS[first : place + 1])
+    return f"{words}, which cannot be told apart here" if first < place else words
+
+
 def _largest(posterior: LMMPosterior | AreaPosterior, steps: Attribution) -> str:
     """Where posterior mean and EBLUP differ most, in posterior sds, and which step makes most of it."""
     frame = steps.frame
@@ -155,7 +165,7 @@ def _largest(posterior: LMMPosterior | AreaPosterior, steps: Attribution) -> str
     return (
         f"The largest difference is at {what}: posterior mean {row['end']:.4g} against {row['start']:.4g}, "
         f"{total:+.3g} or {np.nanmax(distance):.2f} posterior sds; its largest step, {row[cause]:+.3g}, is "
-        f"{STEP_WORDS[cause]}."
+        f"{_named(cause, steps.absent)}."
     )
 
 

@@ -92,6 +92,7 @@ def test_improper_or_absent_means_are_merged_and_said(slopes):
 
     assert "merged" in slopes.merged
     assert (frame["averaging"] == 0).all()
+    assert any("prior of the variances, which cannot be told apart" in sentence for sentence in slopes.findings)
     assert np.abs(frame["variance_prior"]).max() > 0.1
 
 
