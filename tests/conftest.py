@@ -42,3 +42,14 @@ def catalogue_result() -> Callable[..., object]:
         return _result(name, by, priors)
 
     return result
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: what samples with NUTS comes last, and before it what compiles PyMC models."""
+
+    def cost(item: pytest.Item) -> int:
+        if item.get_closest_marker("nuts"):
+            return 2
+        return int(item.path.name.startswith(("test_compile", "test_sample")))
+
+    items.sort(key=cost)
