@@ -43,12 +43,6 @@ class SDPrior(ABC):
         """Upper end of the support."""
         return math.inf
 
-    @property
-    def is_proper(self) -> bool:
-        """Whether the density integrates to one: finite mass at both ends."""
-        at_zero, at_infinity = self.orders
-        return at_zero > 0 > at_infinity
-
 
 def _positive(family: str, **values: float) -> None:
     for name, value in values.items():

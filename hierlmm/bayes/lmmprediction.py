@@ -14,6 +14,7 @@ from hierlmm.bayes.density import Target, Variances
 from hierlmm.bayes.density import target as density
 from hierlmm.bayes.lmmterms import NEGLIGIBLE, Points, thinned
 from hierlmm.bayes.results import TAILS
+from hierlmm.design import encode, own_rows
 from hierlmm.design.types import LMMDesign, NewRows
 from hierlmm.errors import FitError
 from hierlmm.likelihood.blup import means, sum_variance
@@ -30,8 +31,6 @@ MOMENTS = 4_000_000
 
 def predict(posterior: LMMPosterior, new: object, target: Literal["mean", "observation"]) -> pd.DataFrame:
     """Predictions for the rows of `new`, or of the fit where it is None: see `LMMPosterior.predict`."""
-    from hierlmm.design import encode
-
     if target not in ("mean", "observation"):
         raise FitError(f"`target` is 'mean' or 'observation'; found {target!r}. Use one of these.")
     rows = own_rows(posterior.design) if new is None else encode(posterior.design, new)
@@ -111,15 +110,3 @@ def _new_levels(design: LMMDesign, rows: NewRows) -> list[str]:
         for i in range(len(rows.X))
     ]
 
-
-def own_rows(design: LMMDesign) -> NewRows:
-    """The rows of the fit."""
-    return NewRows(
-        index=design.index,
-        X=design.X,
-        offset=design.offset,
-        Z=tuple(f.Z for f in design.factors),
-        codes=tuple(f.codes for f in design.factors),
-        groups=tuple(f.levels[f.codes] for f in design.factors),
-        D=np.full(len(design.y), np.nan),
-    )

@@ -2,7 +2,7 @@
 
 from hierlmm.design.area import build_area
 from hierlmm.design.lmm import build_lmm
-from hierlmm.design.newrows import build, encode
+from hierlmm.design.newrows import build, encode, own_rows
 from hierlmm.design.response import with_response
 
-__all__ = ["build", "build_area", "build_lmm", "encode", "with_response"]
+__all__ = ["build", "build_area", "build_lmm", "encode", "own_rows", "with_response"]

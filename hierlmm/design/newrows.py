@@ -79,3 +79,16 @@ def _joined(encoders: tuple[Encoder, ...], source: Source) -> Matrix:
 def _coding(design: LMMDesign | AreaDesign) -> Coding:
     """The coding of a design that carries none, by building it again from what it keeps."""
     return cast(Coding, build(design.spec, design.table).coding)
+
+
+def own_rows(design: LMMDesign) -> NewRows:
+    """The rows of the design itself, as rows to predict for."""
+    return NewRows(
+        index=design.index,
+        X=design.X,
+        offset=design.offset,
+        Z=tuple(f.Z for f in design.factors),
+        codes=tuple(f.codes for f in design.factors),
+        groups=tuple(f.levels[f.codes] for f in design.factors),
+        D=np.full(len(design.y), np.nan),
+    )

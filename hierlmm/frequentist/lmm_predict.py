@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.design import encode
+from hierlmm.design import encode, own_rows
 from hierlmm.design.types import NewRows
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.lmm_frames import covariance_roots, with_interval
@@ -42,7 +42,7 @@ def predict(fit: LMMFit, new: object, target: Literal["mean", "observation"]) ->
     """
     if target not in ("mean", "observation"):
         raise FitError(f"`target` is 'mean' or 'observation'; found {target!r}. Use one of these.")
-    rows = _own_rows(fit) if new is None else encode(fit.design, new)
+    rows = own_rows(fit.design) if new is None else encode(fit.design, new)
     population = rows.X @ fit.beta + rows.offset
     estimate = population.copy()
     variance = _known_part(fit, rows)
@@ -65,19 +65,6 @@ def predict(fit: LMMFit, new: object, target: Literal["mean", "observation"]) ->
         f"{residual}; not the uncertainty of the variance parameters"
     )
     return frame
-
-
-def _own_rows(fit: LMMFit) -> NewRows:
-    design = fit.design
-    return NewRows(
-        index=design.index,
-        X=design.X,
-        offset=design.offset,
-        Z=tuple(f.Z for f in design.factors),
-        codes=tuple(f.codes for f in design.factors),
-        groups=tuple(f.levels[f.codes] for f in design.factors),
-        D=np.full(len(design.y), np.nan),
-    )
 
 
 def _known_part(fit: LMMFit, rows: NewRows) -> Array:

@@ -13,7 +13,7 @@ from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.spec.model import ModelSpec
 
 LMM_METHODS: dict[str, Callable[[LMMDesign], LMMFit]] = {"reml": lmm.fit_reml, "ml": lmm.fit_ml}
-AREA_METHODS: dict[str, Callable[[AreaDesign], AreaFit]] = {"reml": area.fit_area_reml, "ml": area.fit_area_ml}
+AREA_METHODS = area.FITS
 
 
 def fit(spec: ModelSpec, data: object, method: str = "reml") -> LMMFit | AreaFit:
@@ -30,7 +30,7 @@ def fit(spec: ModelSpec, data: object, method: str = "reml") -> LMMFit | AreaFit
 def fit_design(design: LMMDesign | AreaDesign, method: str) -> LMMFit | AreaFit:
     """Fit a design that has been built: for several methods on the same data."""
     if isinstance(design, AreaDesign):
-        return AREA_METHODS[method](design)
+        return AREA_METHODS[method](design, "sum")  # g3 by 2/Σ V⁻², the convention of the published formulas
     return LMM_METHODS[method](design)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.lmm import CrossProducts, Eliminated, Solved
+from hierlmm.likelihood.lmm import CrossProducts, Eliminated, Solved, trailing_factor, turn_columns
 from hierlmm.likelihood.triangular import dense_lower, dense_upper, solve_lower
 
 Array = NDArray[np.float64]
@@ -48,10 +48,7 @@ def joint(
     """The joint distribution from an elimination and its generalised least squares solution."""
     p, R = cp.p, cp.rest.shape[0] - cp.p - 1
     batch = state.products.shape[:-2]
-    K = np.zeros((*batch, R + p, R + p))
-    K[..., :R, :R] = state.L_rest
-    K[..., R:, :R] = state.W_rest[..., :p].swapaxes(-1, -2)
-    K[..., R:, R:] = solved.L_x
+    K = trailing_factor(state, solved)
     half = np.empty((*batch, R + p, 1))
     half[..., :R, 0] = state.W_rest[..., p]
     half[..., R:, :] = solve_lower(solved.L_x, state.products[..., :p, p:]) if p else 0.0
@@ -59,19 +56,8 @@ def joint(
     lead = factors[0] if factors else np.eye(1)
     Yt = solve_lower(state.L_lead, np.broadcast_to(lead.swapaxes(-1, -2)[..., None, :, :], state.L_lead.shape))
     W = state.W_lead
-    W_J = np.concatenate([_turn(cp, factors, W[..., :R]), W[..., R : R + p]], axis=-1)
+    W_J = np.concatenate([turn_columns(cp, factors, W[..., :R]), W[..., R : R + p]], axis=-1)
     return Joint(K, centre, Yt, W_J, W[..., -1], tuple(factors), np.asarray(sigma2, dtype=float))
-
-
-def _turn(cp: CrossProducts, factors: Sequence[Array], columns: Array) -> Array:
-    """(..., G, q, R) columns of the trailing factors times their Lambda."""
-    parts, start = [columns[..., :0]], 0
-    for (G, q), Lambda in zip(cp.sizes[1:], factors[1:], strict=True):
-        here = columns[..., start : start + G * q]
-        start += G * q
-        stacked = here.reshape(*here.shape[:-1], G, q) @ Lambda[..., None, None, :, :]
-        parts.append(stacked.reshape(here.shape))
-    return np.concatenate(parts, axis=-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -112,6 +112,17 @@ def apply_rest(cp: CrossProducts, factors: Sequence[Array], rows: Array) -> Arra
     return np.concatenate(parts, axis=-2) if len(parts) != 1 else parts[0]
 
 
+def turn_columns(cp: CrossProducts, factors: Sequence[Array], columns: Array) -> Array:
+    """(..., G, q, R) columns that belong to the factors after the leading one times their Lambda."""
+    parts, start = [columns[..., :0]], 0
+    for (G, q), Lambda in zip(cp.sizes[1:], factors[1:], strict=True):
+        here = columns[..., start : start + G * q]
+        start += G * q
+        stacked = here.reshape(*here.shape[:-1], G, q) @ Lambda[..., None, None, :, :]
+        parts.append(stacked.reshape(here.shape))
+    return np.concatenate(parts, axis=-1)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Solved:
     """Generalised least squares at one Lambda (or many): leading axes as given.
@@ -135,6 +146,16 @@ def solve_fixed(products: Array) -> Solved:
     rss = products[..., p, p] - (z[..., 0] ** 2).sum(-1)
     beta = solve_upper(L, z)[..., 0] if p else z[..., 0]
     return Solved(beta, L, rss, 2 * log_diagonal(L))
+
+
+def trailing_factor(state: Eliminated, solved: Solved) -> Array:
+    """(..., R + p, R + p) lower Cholesky factor of the system of the other factors' effects and beta."""
+    R, p = state.L_rest.shape[-1], solved.L_x.shape[-1]
+    K = np.zeros((*state.products.shape[:-2], R + p, R + p))
+    K[..., :R, :R] = state.L_rest
+    K[..., R:, :R] = state.W_rest[..., :p].swapaxes(-1, -2)
+    K[..., R:, R:] = solved.L_x
+    return K
 
 
 def ml_criterion(cp: CrossProducts, factors: Sequence[Array]) -> Array:

@@ -22,7 +22,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.lmm import LOG_2PI, CrossProducts, Eliminated, Solved, apply_rest, eliminate, solve_fixed
+from hierlmm.likelihood.lmm import (
+    LOG_2PI,
+    CrossProducts,
+    Eliminated,
+    Solved,
+    apply_rest,
+    eliminate,
+    solve_fixed,
+    trailing_factor,
+    turn_columns,
+)
 from hierlmm.likelihood.triangular import dense_lower, solve_lower, solve_upper
 
 Array = NDArray[np.float64]
@@ -99,12 +109,9 @@ def project(cp: CrossProducts, factors: Sequence[Array], state: Eliminated, solv
     AL = cp.lead @ lead
     inner = solve_upper(state.L_lead, solve_lower(state.L_lead, AL.swapaxes(-1, -2)))
     lead_N = cp.lead - AL @ inner
-    K = np.zeros((R + p, R + p))
-    K[:R, :R] = state.L_rest
-    K[R:, :R] = state.W_rest[:, :p].T
-    K[R:, R:] = solved.L_x
+    K = trailing_factor(state, solved)
     q = lead_F.shape[1]
-    J_lead = np.concatenate([_turn(cp, factors, lead_F[..., :R]), lead_F[..., R : R + p]], axis=-1)
+    J_lead = np.concatenate([turn_columns(cp, factors, lead_F[..., :R]), lead_F[..., R : R + p]], axis=-1)
     half = dense_lower(K, J_lead.reshape(lead_F.shape[0] * q, R + p).T)
     S = state.after_lead
     if R:
@@ -122,14 +129,6 @@ def project(cp: CrossProducts, factors: Sequence[Array], state: Eliminated, solv
         u.append(u_rest[start : start + G * width].reshape(G, width))
         start += G * width
     return Projected(K, half, lead_N, lead_F, half_rest, tuple(u[: len(cp.sizes)]))
-
-
-def _turn(cp: CrossProducts, factors: Sequence[Array], columns: Array) -> Array:
-    """(..., R) columns of the trailing factors times their Lambda."""
-    if columns.shape[-1] == 0:
-        return columns
-    flat = columns.reshape(-1, columns.shape[-1])
-    return apply_rest(cp, factors, flat.T).T.reshape(columns.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,8 @@ from scipy import integrate
 import hierlmm as hl
 from hierlmm.bayes import priors as hp
 from hierlmm.bayes.lmmposterior import lmm_posterior
-from hierlmm.bayes.lmmprediction import own_rows, predict_rows
+from hierlmm.bayes.lmmprediction import predict_rows
+from hierlmm.design import own_rows
 from hierlmm.design.types import NewRows
 from hierlmm.errors import FitError, PriorError
 

@@ -43,7 +43,7 @@ def test_proper_sd_densities_integrate_to_one(prior):
     ends = [-60.0, -5.0, 0.0, math.log(min(prior.largest, 1e3)), 60.0]
     total = sum(integrate.quad(integrand, a, b, epsabs=1e-13, limit=500)[0] for a, b in itertools.pairwise(ends))
 
-    assert prior.is_proper
+    assert prior.orders[0] > 0 > prior.orders[1]
     assert total == pytest.approx(1.0, abs=1e-8)
 
 
