@@ -20,7 +20,10 @@ Array = NDArray[np.float64]
 
 
 def decompose(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> pd.DataFrame:
-    """The frame of `Comparison.mse`, one row an area or a random effect."""
+    """The frame of `Comparison.mse`, one row an area or a random effect.
+
+    `compare` has held the fingerprints equal, so both frames have the rows of one design in one order.
+    """
     if isinstance(fit, AreaFit):
         ours = fit.areas[["area", "g1", "g2", "g3", "mse"]].copy()
     else:
