@@ -20,9 +20,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.bayes.arearesults import AreaPosterior
-from hierlmm.bayes.engines import of_design
 from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.bayes.priors import Priors, ResolvedPriors
+from hierlmm.compare.exact import ExactPosteriors
 from hierlmm.errors import FitError, PriorError
 from hierlmm.frequentist.area_results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
@@ -49,12 +49,13 @@ class Attribution:
     exact_mcse: Array
 
 
-def attribute(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> Attribution:
+def attribute(fit: LMMFit | AreaFit, exactly: ExactPosteriors) -> Attribution:
     """Split posterior mean - EBLUP for every area, or every random effect, of the design.
 
     Each intermediate posterior is integrated exactly. Where one is improper, its step is merged with the next and
     the merger is said.
     """
+    posterior = exactly.posterior
     labels, start = fit_means(fit)
     restricted = fit if fit.method == "reml" else fit_design(fit.design, "reml")
     values: list[Array | None] = [start, fit_means(restricted)[1]]
@@ -68,7 +69,7 @@ def attribute(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) ->
         known[user] = (end, mcse)
     for priors, name in ((flat, "averaging"), (flat_fixed, "variance_prior"), (user, "fixed_prior")):
         if priors not in known:
-            known[priors] = _exact_means(posterior, priors, name, reasons)
+            known[priors] = _exact_means(exactly, priors, name, reasons)
         elif known[priors] is None:
             reasons.append(f"So is the step {name!r}.")
         found = known[priors]
@@ -81,11 +82,11 @@ def attribute(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) ->
 
 
 def _exact_means(
-    posterior: LMMPosterior | AreaPosterior, priors: ResolvedPriors, step: str, reasons: list[str]
+    exactly: ExactPosteriors, priors: ResolvedPriors, step: str, reasons: list[str]
 ) -> tuple[Array, Array] | None:
     """Posterior means under other priors and their Monte Carlo errors, or None with the reason where none exist."""
     try:
-        other = of_design(posterior.design, priors, draws=0, seed=posterior.seed)
+        other = exactly.under(priors)
     except (PriorError, FitError) as error:
         reasons.append(f"The step {step!r} is merged with the next: {error}")
         return None

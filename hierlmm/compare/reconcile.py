@@ -11,6 +11,7 @@ from hierlmm.compare.align import aligned
 from hierlmm.compare.attribute import STEPS, Attribution, attribute
 from hierlmm.compare.boundary import boundary
 from hierlmm.compare.decompose import decompose
+from hierlmm.compare.exact import ExactPosteriors
 from hierlmm.compare.results import Agreement, Comparison
 from hierlmm.compare.sensitivity import sensitivity
 from hierlmm.errors import ComparisonError, listed
@@ -49,7 +50,8 @@ def compare(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> C
     """
     check_same(fit, posterior)
     table = aligned(fit, posterior)
-    steps = attribute(fit, posterior)
+    exactly = ExactPosteriors(posterior)
+    steps = attribute(fit, exactly)
     verdicts = boundary(fit, posterior)
     agreement = _agreement(fit, posterior, steps)
     return Comparison(
@@ -59,7 +61,7 @@ def compare(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> C
         attribution=steps.frame,
         mse=decompose(fit, posterior),
         boundary=verdicts,
-        sensitivity=sensitivity(fit, posterior),
+        sensitivity=sensitivity(fit, exactly),
         agreement=agreement,
         findings=_findings(fit, posterior, table, steps, verdicts),
         merged=steps.merged,

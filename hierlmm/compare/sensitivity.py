@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.bayes.arearesults import AreaPosterior
-from hierlmm.bayes.engines import of_design
 from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.bayes.priors import Exponential, HalfCauchy, HalfNormal, Priors, SDPrior
 from hierlmm.bayes.resolve import column_spread
+from hierlmm.compare.exact import ExactPosteriors
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import FitError, PriorError
 from hierlmm.frequentist.area_results import AreaFit
@@ -61,21 +62,18 @@ def _by_column(design: LMMDesign | AreaDesign, prior: Callable[[float], SDPrior]
     }
 
 
-def sensitivity(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> pd.DataFrame:
+def sensitivity(fit: LMMFit | AreaFit, exactly: ExactPosteriors) -> pd.DataFrame:
     """The frame of `Comparison.sensitivity`: the fit, the posterior as it was asked for, and the alternatives.
 
     Fixed effects keep the prior of `posterior`. A prior whose posterior is improper on these data, or that the exact
     engine cannot integrate, has one row with the reason.
     """
+    posterior = exactly.posterior
     design = posterior.design
     parts = [_rows(fit.method.upper(), _fit_quantities(fit)), _rows("as asked for", _quantities(posterior))]
     for name, priors in alternatives(design).items():
-        resolved = priors.resolve(design)
-        resolved = type(resolved)(
-            terms=resolved.terms, fixed=posterior.priors.fixed, factors=resolved.factors, residual=resolved.residual
-        )
         try:
-            other = of_design(design, resolved, draws=0, seed=posterior.seed)
+            other = exactly.under(replace(priors.resolve(design), fixed=posterior.priors.fixed))
         except (PriorError, FitError) as error:
             parts.append(pd.DataFrame([[name, "", "", np.nan, np.nan, str(error)]], columns=COLUMNS))
             continue

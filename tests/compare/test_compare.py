@@ -12,8 +12,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import hierlmm as hl
-from hierlmm.compare import Agreement, compare
-from hierlmm.compare import attribute as attribution
+from hierlmm.compare import Agreement, compare, exact
 from hierlmm.compare.attribute import STEPS
 from hierlmm.compare.reconcile import check_same
 from hierlmm.errors import ComparisonError, FitError
@@ -256,7 +255,7 @@ def test_sampler_is_not_blamed_where_there_is_no_exact_posterior_to_contradict(m
     error = np.full_like(milk.posterior.terms.theta.estimate, 1e-6)
     theta = replace(milk.posterior.terms.theta, mcse=error)
     sampled = replace(milk.posterior, engine="nuts", terms=replace(milk.posterior.terms, theta=theta))
-    monkeypatch.setattr(attribution, "of_design", give_up)
+    monkeypatch.setattr(exact, "of_design", give_up)
 
     comparison = compare(milk.fit, sampled)
 
@@ -319,3 +318,21 @@ def test_comparison_needs_no_data():
     after = compare(fit, posterior).table
 
     pd.testing.assert_frame_equal(before, after)
+
+
+def test_a_comparison_integrates_each_posterior_once(monkeypatch):
+    """No prior is asked of the engine twice: attribution and sensitivity share them, and the posterior given is one."""
+    fit, posterior = pair("dyestuff")
+    asked = []
+    engine = exact.of_design
+
+    def counted(design, priors, **settings):
+        asked.append(priors)
+        return engine(design, priors, **settings)
+
+    monkeypatch.setattr(exact, "of_design", counted)
+
+    table = compare(fit, posterior).sensitivity
+
+    assert len(asked) == len(set(asked)) == table["prior"].nunique() - 3  # less REML, the posterior, and its own prior
+    assert posterior.priors not in asked
