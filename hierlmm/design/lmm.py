@@ -91,6 +91,7 @@ def random_part(
                 coefficients=names,
                 Z=frozen(np.concatenate([Z for Z, _ in parts], axis=1) if len(parts) > 1 else parts[0][0]),
                 blocks=tuple(tuple(range(a, b)) for a, b in pairwise(stops)),
+                structures=("general",) * len(parts),
             )
         )
         encoders.append(tuple(encoder for _, encoder in parts))

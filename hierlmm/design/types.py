@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,14 @@ from hierlmm.spec.model import ModelSpec
 
 if TYPE_CHECKING:
     from hierlmm.design.coding import Coding
+    from hierlmm.design.residual import ResidualRows
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.intp]
+
+# Covariance matrix of a block of random effects: any; one variance; one variance and one correlation.
+Structure = Literal["general", "identity", "cs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ class GroupingFactor:
     codes         (n,) position of each row's level in `levels`
     coefficients  q names as formulaic writes them, the intercept as "Intercept"
     Z             (n, q) values, one column a coefficient
-    blocks        columns of Z by covariance block: unstructured within a block, independent between
+    blocks        columns of Z by covariance block, independent between blocks
+    structures    covariance structure of each block
     """
 
     name: str
@@ -75,6 +80,7 @@ class GroupingFactor:
     coefficients: tuple[str, ...]
     Z: Matrix
     blocks: tuple[tuple[int, ...], ...]
+    structures: tuple[Structure, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,6 +98,9 @@ class LMMDesign:
     notes    sentences about the data that a reader of the results should know
     coding   how new rows are coded; None where the design was not built from a table here, and then it is made
              again from `spec` and `table` when it is needed
+    frequency  (n,) whole numbers: how often each row stands for itself; None: once
+    scale    (n,) known variances of the residuals relative to sigma²; None: equal ones
+    residual   what the covariance of the residuals is made of; None: independent rows
     """
 
     spec: ModelSpec
@@ -108,6 +117,9 @@ class LMMDesign:
     notes: tuple[str, ...]
     fingerprint: Fingerprint
     coding: Coding | None = None
+    frequency: Vector | None = None
+    scale: Vector | None = None
+    residual: ResidualRows | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -37,7 +37,7 @@ def factor(name, groups, Z, coefficients, blocks) -> GroupingFactor:
     codes, levels = pd.factorize(np.asarray(groups), sort=True)
     return GroupingFactor(
         name=name, levels=pd.Index(levels), codes=codes, coefficients=coefficients, Z=np.asarray(Z, float),
-        blocks=blocks,
+        blocks=blocks, structures=("general",) * len(blocks),
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def grouped(y: np.ndarray, x: np.ndarray, codes: np.ndarray, names: tuple[str, .
     X = np.column_stack([np.ones(y.size), x])
     factor = GroupingFactor(
         name="g", levels=pd.RangeIndex(codes.max() + 1), codes=codes.astype(np.intp), coefficients=names,
-        Z=X[:, : len(names)], blocks=(tuple(range(len(names))),),
+        Z=X[:, : len(names)], blocks=(tuple(range(len(names))),), structures=("general",),
     )  # fmt: skip
     return LMMDesign(
         spec=ModelSpec(response="y", fixed=("1", "x"), random=(RandomTerm(("1",), ("g",)),)), table=pd.DataFrame(),

@@ -24,6 +24,7 @@ def factor(name: str, codes: Array, columns: dict[str, Array], blocks: tuple[tup
         coefficients=tuple(columns),
         Z=np.column_stack(list(columns.values())).astype(float),
         blocks=blocks,
+        structures=("general",) * len(blocks),
     )
 
 

@@ -26,7 +26,8 @@ SIGMA2 = np.array([0.7, 2.0])
 def design() -> LMMDesign:
     Z = np.column_stack([np.ones(len(Y)), X_COLUMN])
     factor = GroupingFactor(
-        name="g", levels=pd.RangeIndex(5), codes=CODES, coefficients=("Intercept", "x"), Z=Z, blocks=((0, 1),)
+        name="g", levels=pd.RangeIndex(5), codes=CODES, coefficients=("Intercept", "x"), Z=Z, blocks=((0, 1),),
+        structures=("general",),
     )
     return LMMDesign(
         spec=ModelSpec(response="y", fixed=("1", "x"), random=(RandomTerm(("1", "x"), ("g",)),)),
