@@ -23,16 +23,47 @@ from hierlmm.frequentist.area_results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.methods import fit
 from hierlmm.saving import read
-from hierlmm.spec import Independent, KnownVariances, ModelSpec, fay_herriot, lmm
+from hierlmm.spec import (
+    AR1,
+    Antedependence,
+    CompoundSymmetry,
+    ContinuousAR1,
+    Frequency,
+    HeterogeneousAR1,
+    HeterogeneousCompoundSymmetry,
+    Independent,
+    KnownVariances,
+    ModelSpec,
+    Precision,
+    SamplingVariances,
+    Stratified,
+    Toeplitz,
+    Unstructured,
+    fay_herriot,
+    lmm,
+)
 
 __version__ = "0.1.0"
 __all__ = [
     # specifications
-    "Independent",
-    "KnownVariances",
     "ModelSpec",
     "fay_herriot",
     "lmm",
+    # residual structures and weights
+    "AR1",
+    "Antedependence",
+    "CompoundSymmetry",
+    "ContinuousAR1",
+    "Frequency",
+    "HeterogeneousAR1",
+    "HeterogeneousCompoundSymmetry",
+    "Independent",
+    "KnownVariances",
+    "Precision",
+    "SamplingVariances",
+    "Stratified",
+    "Toeplitz",
+    "Unstructured",
     # fits, posteriors, comparisons
     "AreaFit",
     "AreaPosterior",

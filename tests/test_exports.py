@@ -11,6 +11,8 @@ import hierlmm as hl
 PROMISED = {
     "lmm", "fay_herriot", "fit", "posterior", "to_pymc", "compare", "read", "load", "models", "priors", "Priors",
     "ModelSpec", "Independent", "KnownVariances", "NutsOptions", "Case", "HierlmmError",
+    "SamplingVariances", "Stratified", "CompoundSymmetry", "HeterogeneousCompoundSymmetry", "AR1", "HeterogeneousAR1",
+    "ContinuousAR1", "Toeplitz", "Antedependence", "Unstructured", "Frequency", "Precision",
 }  # fmt: skip
 
 

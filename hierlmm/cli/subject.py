@@ -16,7 +16,7 @@ from hierlmm.errors import FileError, listed
 from hierlmm.spec.build import fay_herriot, lmm
 from hierlmm.spec.formula import parse
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import KnownVariances
+from hierlmm.spec.residual import SamplingVariances
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def _changed(spec: ModelSpec, choices: Choices) -> ModelSpec:
     residual = spec.residual
     if not given:
         return spec
-    if not isinstance(residual, KnownVariances):
+    if not isinstance(residual, SamplingVariances):
         if choices.formula is None:
             raise click.UsageError(f"Only area-level models have {_flags(given)}; this one is {spec.formula}.")
         return _stated(choices)

@@ -19,7 +19,7 @@ from hierlmm.design.source import complete, read
 from hierlmm.design.types import AreaDesign, Matrix, Vector
 from hierlmm.errors import DesignError, listed
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import KnownVariances
+from hierlmm.spec.residual import SamplingVariances
 
 
 def build_area(spec: ModelSpec, data: object) -> AreaDesign:
@@ -33,7 +33,7 @@ def build_area(spec: ModelSpec, data: object) -> AreaDesign:
     areas do not determine, and no more sampled areas than coefficients.
     """
     residual = spec.residual
-    if not isinstance(residual, KnownVariances):
+    if not isinstance(residual, SamplingVariances):
         raise DesignError("build_area(...) takes an area-level model; found a linear mixed one. Use build(...).")
     used = spec.columns()
     source = read(data, used.all)
@@ -97,7 +97,7 @@ def _areas(name: str, columns: Mapping[str, Column]) -> pd.Index:
     return labels[codes]
 
 
-def _roles(residual: KnownVariances, response: str, areas: pd.Index, y: Vector, D: Vector) -> NDArray[np.str_]:
+def _roles(residual: SamplingVariances, response: str, areas: pd.Index, y: Vector, D: Vector) -> NDArray[np.str_]:
     """What each area is to the fit; refuses what the spec does not provide for."""
     name = residual.column
     for bad, what in ((D < 0, "negative"), (np.isinf(D), "infinite")):
@@ -130,7 +130,7 @@ def _check_count(m: int, X: Matrix) -> None:
         )
 
 
-def _notes(residual: KnownVariances, y: Vector, D: Vector, sampled: NDArray[np.bool_]) -> Iterator[str]:
+def _notes(residual: SamplingVariances, y: Vector, D: Vector, sampled: NDArray[np.bool_]) -> Iterator[str]:
     m = int(sampled.sum())
     doubtful = int((np.sqrt(D[sampled]) > np.abs(y[sampled])).sum())
     if 2 * doubtful > m:

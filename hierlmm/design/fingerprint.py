@@ -26,7 +26,7 @@ def fingerprint(spec: ModelSpec, index: pd.Index, columns: Mapping[str, Column],
     their text and order.
     """
     read = spec.columns()
-    predictors = dict.fromkeys((*read.fixed, *read.random, *read.groups, *read.offset))
+    predictors = dict.fromkeys((*read.fixed, *read.random, *read.groups, *read.offset, *read.residual, *read.weights))
     return Fingerprint(
         spec=_of_spec(spec),
         rows=_short([str(len(index)).encode(), *_labels(index)]),
@@ -47,7 +47,8 @@ def new_response(spec: ModelSpec, y: Vector) -> str:
 
 @lru_cache(maxsize=256)
 def _of_spec(spec: ModelSpec) -> str:
-    return _short([spec.formula.encode(), repr(spec.random).encode(), repr(spec.residual).encode()])
+    parts = (spec.formula, repr(spec.random), repr(spec.residual), repr(spec.weights))
+    return _short(part.encode() for part in parts)
 
 
 def _short(parts: Iterable[bytes]) -> str:

@@ -1,50 +1,52 @@
-"""The ways to a model specification: hl.lmm, hl.fay_herriot and the catalogue's tables."""
+"""The ways to a model specification: hl.lmm and hl.fay_herriot."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import get_args
-
-from hierlmm.errors import FormulaError, SpecError, listed
+from hierlmm.errors import FormulaError, SpecError
+from hierlmm.spec.check import names_of
 from hierlmm.spec.formula import first_bar, parse
-from hierlmm.spec.lexer import quoted
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import Independent, KnownVariances, UnsampledPolicy, ZeroVariancePolicy
+from hierlmm.spec.residual import Independent, LMMResidual, SamplingVariances, UnsampledPolicy, ZeroVariancePolicy
 from hierlmm.spec.terms import RandomTerm
-
-# Keys of a catalogue table by kind of model; "linear" is the null model without random effects.
-KEYS = {
-    "lmm": ("formula",),
-    "linear": ("formula",),
-    "fay_herriot": ("formula", "sampling_variance", "area", "unsampled", "zero_variance"),
-}
+from hierlmm.spec.weights import Weights
 
 INDEPENDENT = Independent()
 
 
-def lmm(formula: str, residual: Independent = INDEPENDENT) -> ModelSpec:
+def lmm(formula: str, residual: LMMResidual = INDEPENDENT, weights: Weights | None = None) -> ModelSpec:
     """A linear mixed model y = Xβ + Zb + ε in lme4's notation (Bates et al. 2015, J. Stat. Softw. 67(1)).
 
-    formula   "size ~ Time * treat + (1 + Time | tree)"; terms (x || g) have independent coefficients, (1 | a/b)
-              is (1 | a) + (1 | a:b), offset(x) enters with coefficient 1
-    residual  Independent(): one residual variance
+    Without a random-effects term it is a marginal model, y = Xβ + ε with the residual structure, as nlme's gls; with
+    independent residuals, ordinary regression.
 
-    Raises FormulaError with the position where the text cannot be read or has no random-effects term.
+    formula   "size ~ Time * treat + (1 + Time | tree)", of
+              (x | g), us(x | g)      coefficients with any covariance matrix; (1 | a/b) is (1 | a) + (1 | a:b)
+              diag(x | g)             independent coefficients, a variance each
+              identity(0 + f | g)     independent coefficients of one variance
+              cs(0 + f | g)           one variance and one correlation: compound symmetry
+              (x || g)                (1 | g) + diag(0 + x | g). A categorical f has one variance for the indicator of
+                                      each level; lme4 keeps these correlated, which with (1 | g) is not identified
+              within(x, g)            deviation of the numeric x from its mean over the rows of the same g
+              between(x, g)           that mean: of the rows fitted, and on new data of known groups the same means.
+                                      The two together separate what x does within groups from what groups differ in
+              offset(x)               enters with coefficient 1
+              and log, exp, sqrt, poly, bs, C, center and the like
+    residual  hl.Independent(), hl.KnownVariances, hl.Stratified, hl.CompoundSymmetry,
+              hl.HeterogeneousCompoundSymmetry, hl.AR1, hl.HeterogeneousAR1, hl.ContinuousAR1, hl.Toeplitz,
+              hl.Antedependence or hl.Unstructured, with the columns that each reads
+    weights   hl.Frequency("w"), rows seen w times, or hl.Precision("w"), residual variances in proportion to 1/w
+
+    Raises FormulaError with the position where the text cannot be read, and SpecError where the parts contradict
+    one another, as random intercepts and compound symmetry over the same groups do.
     """
-    response, fixed, offset, random = parse(formula)
-    if not random:
-        raise FormulaError(
-            "A mixed model has at least one random-effects term: add (1 | g) for groups g. "
-            "For regression without groups use statsmodels or another package.",
-            formula,
-            len(formula),
-        )
-    if not isinstance(residual, Independent):
+    if not isinstance(residual, LMMResidual):
         raise SpecError(
-            f"The residual of lmm(...) is Independent(); found {residual!r}. "
-            "For known sampling variances use fay_herriot(...)."
+            f"A residual structure of lmm(...) is one of {names_of(LMMResidual)}, made with the columns it reads, as "
+            f"in hl.AR1(group='tree', position='occasion'); found {residual!r}. For the sampling variances of areas "
+            "use fay_herriot(...)."
         )
-    return ModelSpec(response=response, fixed=fixed, random=random, residual=residual, offset=offset)
+    response, fixed, offset, random = parse(formula)
+    return ModelSpec(response=response, fixed=fixed, random=random, residual=residual, offset=offset, weights=weights)
 
 
 def fay_herriot(
@@ -73,59 +75,6 @@ def fay_herriot(
             formula,
             first_bar(formula),
         )
-    residual = KnownVariances(sampling_variance, unsampled, zero_variance)
+    residual = SamplingVariances(sampling_variance, unsampled, zero_variance)
     effect = RandomTerm(("1",), (area,))
     return ModelSpec(response=response, fixed=fixed, random=(effect,), residual=residual, offset=offset)
-
-
-def from_mapping(table: Mapping[str, object]) -> ModelSpec:
-    """The spec that a catalogue table describes: `kind`, `formula` and the arguments of that constructor.
-
-    Raises SpecError naming unknown, missing or mistyped keys, and FormulaError.
-    """
-    kind = table.get("kind")
-    if not isinstance(kind, str) or kind not in KEYS:
-        raise SpecError(f"A model's kind is one of {', '.join(KEYS)}; found {kind!r}.")
-    values = {key: value for key, value in table.items() if key != "kind"}
-    if unknown := [key for key in values if key not in KEYS[kind]]:
-        raise SpecError(f"A model of kind {kind!r} has no key {listed(unknown)}; it has {', '.join(KEYS[kind])}.")
-    required = KEYS[kind][:3]
-    if missing := [key for key in required if key not in values]:
-        raise SpecError(f"A model of kind {kind!r} needs {listed(missing)}.")
-    if wrong := [key for key, value in values.items() if not isinstance(value, str)]:
-        raise SpecError(f"The values of {listed(wrong)} must be text.")
-    texts = {key: str(value) for key, value in values.items()}
-    if kind == "fay_herriot":
-        return fay_herriot(**texts)  # type: ignore[arg-type]  # the two policies are checked by ModelSpec
-    return lmm(texts["formula"]) if kind == "lmm" else _linear(texts["formula"])
-
-
-def _linear(formula: str) -> ModelSpec:
-    """The null model without random effects, which tests of a boundary need."""
-    response, fixed, offset, random = parse(formula)
-    if random:
-        raise SpecError(f"A model of kind 'linear' has no random-effects terms; found {listed(random)}.")
-    return ModelSpec(response=response, fixed=fixed, random=(), offset=offset)
-
-
-def check(spec: ModelSpec) -> None:
-    """Refuse a spec that contradicts itself; called whenever a ModelSpec is made. Raises SpecError."""
-    residual = spec.residual
-    if not isinstance(residual, KnownVariances):
-        return
-    for name, value, choices in (
-        ("unsampled", residual.unsampled, get_args(UnsampledPolicy)),
-        ("zero_variance", residual.zero_variance, get_args(ZeroVariancePolicy)),
-    ):
-        if value not in choices:
-            raise SpecError(f"{name} is one of {listed(choices)}; found {value!r}.")
-    if len(spec.random) != 1 or spec.random[0].coefficients != ("1",) or len(spec.random[0].group) != 1:
-        raise SpecError("An area-level model has exactly one random intercept, over one column of areas.")
-    area = spec.random[0].group[0]
-    for name, column in (("sampling_variance", residual.column), ("area", area)):
-        if not isinstance(column, str) or not column.strip():
-            raise SpecError(f"{name} is the name of a column; found {column!r}.")
-        if quoted(column) == spec.response:
-            raise SpecError(f"{name} and the response are the same column {column!r}.")
-    if area == residual.column:
-        raise SpecError(f"area and sampling_variance are the same column {area!r}.")

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from hierlmm.spec.formula import term_columns
-from hierlmm.spec.residual import KnownVariances
+from hierlmm.spec.residual import SamplingVariances, named_columns
 
 if TYPE_CHECKING:
     from hierlmm.spec.model import ModelSpec
@@ -22,7 +22,9 @@ class Columns:
     response           columns of the response ("log(y)" reads y)
     fixed              of the fixed-effects terms; random: of the random-effects coefficients
     groups             of the grouping factors (the area for an area-level model); offset: of the offsets
-    sampling_variance  the column of known sampling variances, or empty
+    sampling_variance  the column of the known sampling variances of areas, or empty
+    residual           of the residual structure of an LMM: group, position, time, occasion, strata, known variances
+    weights            the column of the weights, or empty
     """
 
     response: tuple[str, ...]
@@ -31,11 +33,14 @@ class Columns:
     groups: tuple[str, ...]
     offset: tuple[str, ...]
     sampling_variance: tuple[str, ...]
+    residual: tuple[str, ...]
+    weights: tuple[str, ...]
 
     @property
     def all(self) -> tuple[str, ...]:
         """Every column once, in the order of the roles above."""
-        roles = (self.response, self.fixed, self.random, self.groups, self.offset, self.sampling_variance)
+        predictors = (self.fixed, self.random, self.groups, self.offset)
+        roles = (self.response, *predictors, self.sampling_variance, self.residual, self.weights)
         return tuple(dict.fromkeys(chain.from_iterable(roles)))
 
 
@@ -43,13 +48,16 @@ class Columns:
 def columns(spec: ModelSpec) -> Columns:
     """The columns that a model reads. Raises FormulaError where a hand-made spec has an unsafe expression."""
     residual = spec.residual
+    area_level = isinstance(residual, SamplingVariances)
     return Columns(
         response=term_columns(spec.response),
         fixed=_read(spec.fixed),
         random=_read(chain.from_iterable(term.coefficients for term in spec.random)),
         groups=tuple(dict.fromkeys(chain.from_iterable(term.group for term in spec.random))),
         offset=_read(spec.offset),
-        sampling_variance=(residual.column,) if isinstance(residual, KnownVariances) else (),
+        sampling_variance=(residual.column,) if area_level else (),
+        residual=() if area_level else tuple(chain.from_iterable(named_columns(residual).values())),
+        weights=(spec.weights.column,) if spec.weights is not None else (),
     )
 
 

@@ -7,7 +7,7 @@ import textwrap
 from hierlmm.spec import guard
 from hierlmm.spec.formula import summands
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import KnownVariances
+from hierlmm.spec.residual import SamplingVariances
 
 WIDTH = 80
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -22,7 +22,7 @@ def describe(spec: ModelSpec) -> str:
     first, which only the data can show. The area-level model is said to be the mixed model that it is.
     """
     residual = spec.residual
-    if isinstance(residual, KnownVariances):
+    if isinstance(residual, SamplingVariances):
         title, lines = "Fay-Herriot area-level model", _area_lines(spec, residual)
     else:
         title, lines = "Linear mixed model" if spec.random else "Linear model", _mixed_lines(spec)
@@ -49,7 +49,7 @@ def _mixed_lines(spec: ModelSpec) -> list[str]:
     return [equation, *distributions, f"ε ~ N(0, σ²){', independent' if spec.random else ''}".replace(" ", TIE)]
 
 
-def _area_lines(spec: ModelSpec, residual: KnownVariances) -> list[str]:
+def _area_lines(spec: ModelSpec, residual: SamplingVariances) -> list[str]:
     area = _tied(spec.random[0].factor)
     lines = [
         _equation(spec, [f"v[{area}]", "e"]),

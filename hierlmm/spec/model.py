@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from hierlmm.spec.columns import Columns, columns
 from hierlmm.spec.formula import canonical
-from hierlmm.spec.residual import Independent, KnownVariances, Residual
+from hierlmm.spec.residual import Independent, Residual, SamplingVariances
 from hierlmm.spec.terms import RandomTerm
+from hierlmm.spec.weights import Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,11 +18,12 @@ class ModelSpec:
 
     response  column name or guarded expression such as "log(y)"
     fixed     formula terms of the fixed part in formulaic's order; "1" is the intercept
-    random    random-effects terms in the order written
-    residual  Independent() for a linear mixed model, KnownVariances(...) for the area-level model of
-              Fay and Herriot (1979), which is the LMM with one random intercept an area and known residual
-              variances
+    random    random-effects terms in the order written; () for a marginal model
+    residual  Independent() or another structure of hierlmm.spec.residual; SamplingVariances(...) for the area-level
+              model of Fay and Herriot (1979), which is the LMM with one random intercept an area and known
+              residual variances
     offset    expressions added to the linear predictor with coefficient 1
+    weights   Frequency(...), Precision(...) or None: what a row counts
 
     Made by lmm(...) and fay_herriot(...). Names that are no plain word stand in backticks in response, fixed,
     offset and coefficients; names of groups and of the variance column stand as they are.
@@ -32,16 +34,17 @@ class ModelSpec:
     random: tuple[RandomTerm, ...]
     residual: Residual = Independent()
     offset: tuple[str, ...] = ()
+    weights: Weights | None = None
 
     def __post_init__(self) -> None:
-        from hierlmm.spec.build import check
+        from hierlmm.spec.check import check
 
         check(self)
 
     @property
     def is_area_level(self) -> bool:
         """Whether this is the Fay-Herriot model."""
-        return isinstance(self.residual, KnownVariances)
+        return isinstance(self.residual, SamplingVariances)
 
     @property
     def formula(self) -> str:
@@ -76,10 +79,10 @@ class ModelSpec:
 
     @classmethod
     def from_mapping(cls, table: Mapping[str, object]) -> ModelSpec:
-        """The spec of a catalogue table with `kind`, `formula` and, for areas, the arguments of fay_herriot(...).
+        """The spec of a catalogue table: `kind`, `formula` and the other arguments of lmm(...) or fay_herriot(...).
 
         Raises SpecError naming unknown, missing or mistyped keys, and FormulaError.
         """
-        from hierlmm.spec.build import from_mapping
+        from hierlmm.spec.table import from_mapping
 
         return from_mapping(table)

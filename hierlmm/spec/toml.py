@@ -3,27 +3,8 @@
 from __future__ import annotations
 
 from hierlmm.errors import SpecError
-from hierlmm.spec.build import from_mapping
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import KnownVariances
-
-
-def to_mapping(spec: ModelSpec) -> dict[str, str]:
-    """The catalogue table of a spec: `from_mapping` of it is the spec. Values equal to a default are left out."""
-    residual = spec.residual
-    if not isinstance(residual, KnownVariances):
-        return {"kind": "lmm" if spec.random else "linear", "formula": spec.formula}
-    table = {
-        "kind": "fay_herriot",
-        "formula": spec.formula,
-        "sampling_variance": residual.column,
-        "area": spec.random[0].group[0],
-    }
-    if residual.unsampled != "error":
-        table["unsampled"] = residual.unsampled
-    if residual.zero_variance != "error":
-        table["zero_variance"] = residual.zero_variance
-    return table
+from hierlmm.spec.table import from_mapping, to_mapping
 
 
 def to_toml(spec: ModelSpec) -> str:

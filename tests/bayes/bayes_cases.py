@@ -10,7 +10,7 @@ import pandas as pd
 
 from hierlmm.design.types import AreaDesign, Dropped, Fingerprint, GroupingFactor, LMMDesign
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import KnownVariances
+from hierlmm.spec.residual import SamplingVariances
 from hierlmm.spec.terms import RandomTerm
 
 DATA = Path(__file__).parents[1] / "data"
@@ -23,7 +23,9 @@ def reference(name: str) -> dict:
 
 def area_design(y, D, X, areas=None, role=None, fixed=None, offset=None) -> AreaDesign:
     y, X = np.asarray(y, float), np.asarray(X, float)
-    spec = ModelSpec(response="y", fixed=("1",), random=(RandomTerm(("1",), ("area",)),), residual=KnownVariances("D"))
+    spec = ModelSpec(
+        response="y", fixed=("1",), random=(RandomTerm(("1",), ("area",)),), residual=SamplingVariances("D")
+    )
     return AreaDesign(
         spec=spec, table=pd.DataFrame(), areas=pd.Index(range(1, len(y) + 1) if areas is None else areas), y=y,
         offset=np.zeros(len(y)) if offset is None else np.asarray(offset, float), D=np.asarray(D, float), X=X,
@@ -64,6 +66,4 @@ def slopes_design(y, x, groups, name="g", slope="x", blocks=((0, 1),)) -> LMMDes
 def intercept_design(y, groups, X=None, fixed=("Intercept",), name="g") -> LMMDesign:
     """y ~ ... + (1 | g)."""
     ones = np.ones((len(y), 1))
-    return lmm_design(
-        y, ones if X is None else X, fixed, [factor(name, groups, ones, ("Intercept",), ((0,),))]
-    )
+    return lmm_design(y, ones if X is None else X, fixed, [factor(name, groups, ones, ("Intercept",), ((0,),))])

@@ -17,7 +17,7 @@ from hierlmm.frequentist.area import fit_area_ml, fit_area_reml
 from hierlmm.frequentist.lmm import fit_ml, fit_reml
 from hierlmm.frequentist.profile import REACH, REACH_LEVEL, ProfileCurve
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import KnownVariances
+from hierlmm.spec.residual import SamplingVariances
 from hierlmm.spec.terms import RandomTerm
 
 SLEEPSTUDY = Path(__file__).parents[2] / "models" / "sleepstudy" / "data.csv"
@@ -52,7 +52,7 @@ def area_design() -> AreaDesign:
     D = rng.uniform(0.5, 2.0, 15)
     return AreaDesign(
         spec=ModelSpec(
-            response="y", fixed=("1",), random=(RandomTerm(("1",), ("area",)),), residual=KnownVariances("D"),
+            response="y", fixed=("1",), random=(RandomTerm(("1",), ("area",)),), residual=SamplingVariances("D"),
         ),
         table=pd.DataFrame(), areas=pd.RangeIndex(15), y=rng.normal(size=15) * np.sqrt(1 + D), offset=np.zeros(15), D=D,
         X=np.ones((15, 1)), fixed=("Intercept",), aliased=(), role=np.array(["sampled"] * 15), levels={},

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from hierlmm.errors import FormulaError, SpecError
-from hierlmm.spec import Columns, Independent, KnownVariances, ModelSpec, RandomTerm, fay_herriot, lmm
+from hierlmm.spec import Columns, Independent, ModelSpec, RandomTerm, SamplingVariances, fay_herriot, lmm
 
 SITKA = lmm("size ~ Time * treat + (1 + Time | tree)")
 MILK = fay_herriot("yi ~ C(MajorArea)", sampling_variance="vardir", area="SmallArea")
@@ -45,7 +45,7 @@ def test_a_spec_cannot_be_changed() -> None:
 def test_fay_herriot_is_the_mixed_model_with_known_variances() -> None:
     """DESIGN: a random intercept for each area, and residual variances read from a column."""
     assert MILK.random == (RandomTerm(("1",), ("SmallArea",)),)
-    assert MILK.residual == KnownVariances("vardir", "error", "error")
+    assert MILK.residual == SamplingVariances("vardir", "error", "error")
     assert MILK.is_area_level
     assert not SITKA.is_area_level
     assert MILK.formula == "yi ~ 1 + C(MajorArea)"
@@ -101,11 +101,8 @@ def test_text_that_is_no_toml_is_refused() -> None:
         ModelSpec.from_toml("kind = lmm")
 
 
-def test_a_mixed_model_needs_a_random_term_and_an_area_model_none() -> None:
-    """Each error says what to write."""
-    with pytest.raises(FormulaError, match=r"add \(1 \| g\).*statsmodels") as caught:
-        lmm("y ~ x")
-    assert caught.value.position == 5
+def test_an_area_model_takes_no_random_term() -> None:
+    """Its random effect is that of `area`; the error points at the bar."""
     with pytest.raises(FormulaError, match="random effect is that of area='a'") as caught:
         fay_herriot("y ~ x + (1 | g)", sampling_variance="v", area="a")
     assert caught.value.position == 11
@@ -122,10 +119,10 @@ def test_specs_that_contradict_themselves_are_refused() -> None:
     ]:
         with pytest.raises(SpecError, match=message):
             fay_herriot("y ~ x", **arguments)  # type: ignore[arg-type]
-    with pytest.raises(SpecError, match=r"residual of lmm\(...\) is Independent\(\)"):
-        lmm("y ~ (1 | g)", residual=KnownVariances("v"))  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"structure of lmm\(...\) is one of Independent, .*use fay_herriot"):
+        lmm("y ~ (1 | g)", residual=SamplingVariances("v"))  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="exactly one random intercept"):
-        dataclasses.replace(SITKA, residual=KnownVariances("v"))
+        dataclasses.replace(SITKA, residual=SamplingVariances("v"))
 
 
 def test_columns_are_listed_by_role() -> None:
@@ -139,6 +136,8 @@ def test_columns_are_listed_by_role() -> None:
         groups=("a", "b", "g h"),
         offset=("t",),
         sampling_variance=(),
+        residual=(),
+        weights=(),
     )
     assert spec.columns().all == ("y", "g", "x", "z", "w", "a", "b", "g h", "t")
     assert MILK.columns().all == ("yi", "MajorArea", "SmallArea", "vardir")

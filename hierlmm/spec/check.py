@@ -1,0 +1,162 @@
+"""Specs that contradict themselves are refused here, as far as that is certain without data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, get_args
+
+from hierlmm.errors import SpecError, listed
+from hierlmm.spec.covariance import Covariance, Diagonal, General
+from hierlmm.spec.lexer import quoted
+from hierlmm.spec.residual import (
+    JOINED,
+    CompoundSymmetry,
+    ContinuousAR1,
+    Correlated,
+    KnownVariances,
+    LMMResidual,
+    Residual,
+    SamplingVariances,
+    Toeplitz,
+    UnsampledPolicy,
+    Unstructured,
+    ZeroVariancePolicy,
+    joined_columns,
+    named_columns,
+)
+from hierlmm.spec.weights import Frequency, Precision, Weights
+
+if TYPE_CHECKING:
+    from hierlmm.spec.model import ModelSpec
+    from hierlmm.spec.terms import RandomTerm
+
+
+def check(spec: ModelSpec) -> None:
+    """Refuse a spec that contradicts itself; called whenever a ModelSpec is made. Raises SpecError."""
+    _check_types(spec)
+    if isinstance(spec.residual, SamplingVariances):
+        _check_area(spec, spec.residual)
+        return
+    _check_columns(spec, spec.residual)
+    _check_weights(spec)
+    if isinstance(spec.residual, Correlated):
+        _check_identified(spec, spec.residual)
+
+
+def names_of(union: object) -> str:
+    """The names of a union's types, as they are written: "Frequency, Precision"."""
+    return ", ".join(one.__name__ for one in get_args(union))
+
+
+def _check_types(spec: ModelSpec) -> None:
+    if not isinstance(spec.residual, Residual):
+        raise SpecError(
+            f"A residual structure is one of {names_of(Residual)}, made with the columns it reads, as in "
+            f"hl.AR1(group='tree', position='occasion'); found {spec.residual!r}."
+        )
+    if spec.weights is not None and not isinstance(spec.weights, Weights):
+        raise SpecError(
+            "Weights say what they are: hl.Frequency('w') for rows seen w times, hl.Precision('w') for residual "
+            f"variances σ²/w; found {spec.weights!r}."
+        )
+    for term in spec.random:
+        if not isinstance(term.covariance, Covariance):
+            raise SpecError(f"The covariance of a term is one of {names_of(Covariance)}; found {term.covariance!r}.")
+
+
+def _check_area(spec: ModelSpec, residual: SamplingVariances) -> None:
+    for name, value, choices in (
+        ("unsampled", residual.unsampled, get_args(UnsampledPolicy)),
+        ("zero_variance", residual.zero_variance, get_args(ZeroVariancePolicy)),
+    ):
+        if value not in choices:
+            raise SpecError(f"{name} is one of {listed(choices)}; found {value!r}.")
+    if len(spec.random) != 1 or spec.random[0].coefficients != ("1",) or len(spec.random[0].group) != 1:
+        raise SpecError("An area-level model has exactly one random intercept, over one column of areas.")
+    if spec.weights is not None:
+        raise SpecError(
+            f"An area-level model takes no weights, for each row has its own known variance {residual.column!r}; "
+            f"found {spec.weights!r}. Put what the weight says into the variance: a row of weight w has variance D/w."
+        )
+    area = spec.random[0].group[0]
+    for name, column in (("sampling_variance", residual.column), ("area", area)):
+        _check_column(name, column, spec.response)
+    if area == residual.column:
+        raise SpecError(f"area and sampling_variance are the same column {area!r}.")
+
+
+def _check_column(name: str, column: object, response: str) -> None:
+    if not isinstance(column, str) or not column.strip():
+        raise SpecError(f"{name} is the name of a column; found {column!r}.")
+    if quoted(column) == response:
+        raise SpecError(f"{name} and the response are the same column {column!r}.")
+
+
+def _check_columns(spec: ModelSpec, residual: LMMResidual) -> None:
+    """The columns of the residual structure and of the weights are names, and none plays two of these parts."""
+    if isinstance(residual, ContinuousAR1) and not isinstance(residual.nugget, bool):
+        raise SpecError(f"nugget is True or False; found {residual.nugget!r}.")
+    kind, taken = type(residual).__name__, dict[str, str]()
+    for field, column in _parts(residual):
+        name = f"The {field} of {kind}(...)"
+        _check_column(name, column, spec.response)
+        if (other := taken.setdefault(column, field)) != field:
+            raise SpecError(f"The {other} and the {field} of {kind}(...) are the same column {column!r}.")
+    if isinstance(spec.weights, Weights):
+        column = spec.weights.column
+        _check_column(f"The column of {type(spec.weights).__name__}(...)", column, spec.response)
+        if column in taken:
+            raise SpecError(f"The weights and the {taken[column]} of {kind}(...) are the same column {column!r}.")
+
+
+def _parts(residual: LMMResidual) -> Iterator[tuple[str, str]]:
+    """Each field of a residual structure with each of its columns; a value that is no text stands as it is."""
+    for field in type(residual).__dataclass_fields__:
+        value = getattr(residual, field)
+        if field not in JOINED or not isinstance(value, str):
+            if field != "nugget":
+                yield field, value
+            continue
+        columns = joined_columns(value)
+        if len(set(columns)) < len(columns):
+            raise SpecError(f"The {field} of {type(residual).__name__}(...) names a column twice: {value!r}.")
+        yield from ((field, column) for column in columns)
+
+
+def _check_weights(spec: ModelSpec) -> None:
+    residual, kind = spec.residual, type(spec.residual).__name__
+    if isinstance(spec.weights, Frequency) and isinstance(residual, Correlated):
+        raise SpecError(
+            f"Frequency weights say that a row was seen several times, and in the series that {kind}(...) describes "
+            "each row has one place: a row that counts twice has none. Write whole groups twice under new labels, or "
+            "use hl.Precision(...) where the weight is a precision."
+        )
+    if isinstance(spec.weights, Precision) and isinstance(residual, KnownVariances):
+        raise SpecError(
+            f"The residual variances are known, read from {residual.column!r}, so precision weights "
+            f"{spec.weights.column!r} have nothing left to say. Leave out one of the two."
+        )
+
+
+def _check_identified(spec: ModelSpec, residual: Correlated) -> None:
+    """Refuse random effects that the residual structure already contains, whatever the data."""
+    group = frozenset(named_columns(residual)["group"])
+    kind = type(residual).__name__
+    for term in spec.random:
+        if frozenset(term.group) != group:
+            continue
+        if isinstance(residual, Unstructured):
+            contained = "it is already any covariance matrix over the occasions of a group"
+        elif isinstance(residual, CompoundSymmetry | Toeplitz) and _has_own_intercept(term):
+            contained = "a random intercept adds one number to every covariance within a group, and it has that already"
+        else:
+            continue
+        raise SpecError(
+            f"The random effects {term} cannot be told apart from the residual {kind}(...) over the same groups "
+            f"{residual.group!r}: {contained}. Leave out one of the two."
+        )
+
+
+def _has_own_intercept(term: RandomTerm) -> bool:
+    """Whether an intercept varies with a variance that no other coefficient shares."""
+    return "1" in term.coefficients and (isinstance(term.covariance, General | Diagonal) or len(term.coefficients) == 1)
