@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.design.crossproducts import CrossProducts, cross_products
+from hierlmm.design.crossproducts import CrossProducts, cross_products, dense
 from hierlmm.design.types import AreaDesign, GroupingFactor, LMMDesign
 from hierlmm.likelihood.area import restricted_loglik
 from hierlmm.likelihood.area_moments import moments
@@ -129,7 +129,7 @@ class LMMMode:
 
 def lmm_mode(design: LMMDesign) -> LMMMode:
     """The restricted mode of a linear mixed model."""
-    cp = cross_products(design)
+    cp = dense(cross_products(design))
     optimum = optimise(cp, "reml")
     spread = float(np.std(design.y - design.offset)) or 1.0
     sigma2 = max(optimum.at.sigma2, (SMALLEST_SIGMA * spread) ** 2)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.families import LKJ, SDPrior
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.design.crossproducts import CrossProducts, cross_products
+from hierlmm.design.crossproducts import CrossProducts, cross_products, dense
 from hierlmm.design.types import LMMDesign
 from hierlmm.errors import PriorError
 from hierlmm.likelihood.lmm import eliminate, solve_fixed
@@ -164,7 +164,7 @@ def target(design: LMMDesign, priors: ResolvedPriors) -> Target:
         mean, precision = priors.fixed_moments()
         with np.errstate(divide="ignore"):
             beta_prior = NormalPrior(mean, 1.0 / np.sqrt(precision))
-    cp = cross_products(design)
+    cp = dense(cross_products(design))
     rss, total = (
         max(float(solve_fixed(eliminate(cp, [size * np.eye(q) for _, q in cp.sizes]).products).rss), 0.0)
         for size in (UNPENALISED, 0.0)
