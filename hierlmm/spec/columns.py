@@ -47,16 +47,19 @@ class Columns:
 @lru_cache(maxsize=256)
 def columns(spec: ModelSpec) -> Columns:
     """The columns that a model reads. Raises FormulaError where a hand-made spec has an unsafe expression."""
-    residual = spec.residual
-    area_level = isinstance(residual, SamplingVariances)
+    residual, known, own = spec.residual, tuple[str, ...](), tuple[str, ...]()
+    if isinstance(residual, SamplingVariances):
+        known = (residual.column,)
+    else:
+        own = tuple(chain.from_iterable(named_columns(residual).values()))
     return Columns(
         response=term_columns(spec.response),
         fixed=_read(spec.fixed),
         random=_read(chain.from_iterable(term.coefficients for term in spec.random)),
         groups=tuple(dict.fromkeys(chain.from_iterable(term.group for term in spec.random))),
         offset=_read(spec.offset),
-        sampling_variance=(residual.column,) if area_level else (),
-        residual=() if area_level else tuple(chain.from_iterable(named_columns(residual).values())),
+        sampling_variance=known,
+        residual=own,
         weights=(spec.weights.column,) if spec.weights is not None else (),
     )
 

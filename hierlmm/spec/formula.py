@@ -156,7 +156,19 @@ def _response(tokens: Sequence[Token], formula: str) -> str:
     read = expression(first, formula)
     if read.several:
         raise FormulaError("The response must be one numeric column.", formula, first.start)
+    _refuse_grouped(read, "response", formula, first.start)
     return read.text
+
+
+def _refuse_grouped(read: guard.Expression, what: str, formula: str, position: int) -> None:
+    """within and between learn means from the rows that are fitted, so they are predictors."""
+    if taken := sorted(guard.GROUPED & read.calls):
+        raise FormulaError(
+            f"{taken[0]}(...) is a predictor, in the fixed part or before a bar, and cannot be part of the {what}: "
+            "make it a column first.",
+            formula,
+            position,
+        )
 
 
 def _offset(piece: Piece, formula: str) -> str:
@@ -172,6 +184,7 @@ def _offset(piece: Piece, formula: str) -> str:
     read = guard.read(inner.strip(), formula, place)
     if read.several:
         raise FormulaError("An offset must be one numeric column.", formula, token.start)
+    _refuse_grouped(read, "offset", formula, token.start)
     return read.text
 
 

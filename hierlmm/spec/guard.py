@@ -12,11 +12,12 @@ import math
 import re
 import unicodedata
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from hierlmm.errors import FormulaError
-from hierlmm.spec.lexer import check_name
+from hierlmm.spec.lexer import QUOTED, check_name
 from hierlmm.spec.options import check_options
 
 # Longest expression and deepest nesting: far beyond use, far below what strains Python's own parser.
@@ -27,11 +28,12 @@ MAX_DEPTH = 40
 ELEMENTWISE = frozenset({"log", "log2", "log10", "log1p", "exp", "expm1", "sqrt", "abs"})
 # formulaic's transforms with one column in and one out, which may stand inside arithmetic ...
 SINGLE = frozenset({"I", "center", "scale", "standardize"})
+# ... ours, of a numeric column and a column of groups: deviation from the group's mean, and that mean; whoever
+# evaluates provides them under these names ...
+GROUPED = frozenset({"within", "between"})
 # ... and those that give several columns or categories, which must stand alone.
 SEVERAL = frozenset({"C", "poly", "bs", "cr", "cs", "cc"})
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
-
-QUOTED = re.compile(r"`([^`]*)`|\"[^\"]*\"|'[^']*'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,9 @@ class _Reader:
             return self.arithmetic(node.operand, depth + 1)
         if isinstance(node, ast.BinOp) and isinstance(node.op, ARITHMETIC):
             return self.binary(node, depth)
-        if isinstance(node, ast.Call) and (name := _function(node)) in ELEMENTWISE | SINGLE:
+        if isinstance(node, ast.Call) and (name := _function(node)) in GROUPED:
+            return self.grouped(node, str(name), depth)
+        if isinstance(node, ast.Call) and name in ELEMENTWISE | SINGLE:
             return self.call(node, str(name), depth)
         raise self.at(node, _refusal(node))
 
@@ -192,6 +196,27 @@ class _Reader:
         check_options(name, node, self.at)
         return self.arithmetic(node.args[0], depth + 1)
 
+    def grouped(self, node: ast.Call, name: str, depth: int) -> bool:
+        """Check within(x, g) or between(x, g): an elementwise expression, then a column of groups."""
+        groups = node.args[-1] if len(node.args) == 2 and not node.keywords else None
+        if not isinstance(groups, ast.Name):
+            raise self.at(
+                node,
+                f"{name}(...) takes a numeric column and a column of groups, as in {name}(x, g); for groups by several "
+                "columns make one column of them first.",
+            )
+        values = node.args[0]
+        for inner in ast.walk(values):
+            if isinstance(inner, ast.Call) and _function(inner) not in ELEMENTWISE | {"I"}:
+                raise self.at(inner, f"Inside {name}(...) stand columns, arithmetic and {_listed(ELEMENTWISE)} only.")
+        if not self.arithmetic(values, depth + 1):
+            raise self.at(values, f"{name}(...) takes a column first, as in {name}(x, g).")
+        return self.column(groups)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
 
 def _function(node: ast.expr) -> str | None:
     """Name of the transform that is called: "log" for log(x) and np.log(x)."""
@@ -210,7 +235,7 @@ def _refusal(node: ast.expr) -> str:
     if name in SEVERAL:
         return f"{name}(...) gives several columns or categories, so it stands alone and not inside another expression."
     if isinstance(node, ast.Call):
-        known = ", ".join(sorted(ELEMENTWISE | SINGLE | SEVERAL))
+        known = _listed(ELEMENTWISE | SINGLE | GROUPED | SEVERAL)
         return f"Formulas may call only these transforms: {known}. Compute anything else as a column first."
     if isinstance(node, ast.Attribute):
         return "Attributes are not read in formulas; a column whose name has a dot goes in backticks here: log(`a.b`)."

@@ -11,12 +11,15 @@ from hierlmm.errors import FormulaError
 MAX_LENGTH = 10_000
 
 BARE_NAME = re.compile(r"[^\W\d][\w.]*")
+CALL = re.compile(r"[\w.]+\(")
 OPERATORS = frozenset({"~", "+", "-", "*", "/", ":", "**", "^", "|", "||", "%in%"})
 # formulaic takes a column of the first name for the intercept and gives the intercept's column the second.
 RESERVED = frozenset({"1", "Intercept"})
+QUOTED = re.compile(r"`([^`]*)`|\"[^\"]*\"|'[^']*'")
 CLOSER = {"`": "`", "{": "}", "%": "%"}
 
-Kind = Literal["name", "call", "braces", "number", "operator", "open", "close"]
+# "word" is that before the parenthesis of a random-effects term, as diag in diag(x | g).
+Kind = Literal["name", "call", "braces", "number", "operator", "open", "close", "word"]
 
 
 class Token(NamedTuple):
@@ -53,31 +56,54 @@ def lex(formula: str) -> tuple[Token, ...]:
             formula,
             MAX_LENGTH,
         )
-    tokens = _tokens(formula)
+    found = list[Token]()
+    for token in _tokens(formula, 0, len(formula)):
+        found.extend(_opened(token, formula) if token.kind == "call" and _has_bar(token.text) else [token])
+    tokens = tuple(found)
     _check_brackets(tokens, formula)
     return tokens
 
 
-def _tokens(formula: str) -> tuple[Token, ...]:
+def _has_bar(call: str) -> bool:
+    """Whether a bar stands directly inside the parentheses of a call, as in diag(x | g)."""
+    if "|" not in call or not CALL.match(call) or not call.endswith(")"):
+        return False
+    depth = 0
+    for char in QUOTED.sub("", call):
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        if char == "|" and depth == 1:
+            return True
+    return False
+
+
+def _opened(call: Token, formula: str) -> list[Token]:
+    """The tokens of a random-effects term with a word before it, which formulaic's tokeniser takes for a call."""
+    first, last = formula.index("(", call.start), call.start + len(call.text) - 1
+    word = Token("word", formula[call.start : first], call.start)
+    return [word, Token("open", "(", first), *_tokens(formula, first + 1, last), Token("close", ")", last)]
+
+
+def _tokens(formula: str, first: int, last: int) -> tuple[Token, ...]:
+    """Tokens of formula[first:last]; calls stay as they are."""
     from formulaic.errors import FormulaSyntaxError
     from formulaic.parser.algos.tokenize import tokenize
 
     found: list[Token] = []
-    reached = 0
+    reached = first
     try:
-        for raw in tokenize(formula):
-            start, closed = raw.source_start, formula[raw.source_start] in CLOSER
+        for raw in tokenize(formula[first:last]):
+            start = first + raw.source_start
             _check_gap(formula, reached, start)
             found.extend(_read(raw.kind.value, raw.token, start, formula))
-            reached = start + len(raw.token) + 2 if closed else raw.source_end + 1
+            reached = start + len(raw.token) + 2 if formula[start] in CLOSER else first + raw.source_end + 1
     except FormulaSyntaxError:
-        opened = len(formula) - len(formula[reached:].lstrip())
+        opened = last - len(formula[reached:last].lstrip())
         raise FormulaError(
             "A quote, backtick, brace or parenthesis is opened and not closed, or stands in the middle of a word.",
             formula,
             opened,
         ) from None
-    _check_gap(formula, reached, len(formula))
+    _check_gap(formula, reached, last)
     return tuple(found)
 
 
