@@ -11,7 +11,7 @@ from hierlmm.bayes.compile_mode import Centring, area_mode, lmm_mode
 from hierlmm.bayes.compile_priors import has_sampler
 from hierlmm.bayes.priors import Priors, priors_from
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.design import build
+from hierlmm.bayes.supported import supported_design
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import PriorError, SpecError, listed
 from hierlmm.spec.model import ModelSpec
@@ -41,9 +41,10 @@ def to_pymc(
     model has a posterior but cannot be drawn from without data. Sampling moves in shifted and scaled coordinates
     that start at the restricted mode; the densities of the variables are untouched by it.
 
-    Raises DesignError for data the spec cannot be fitted to, PriorError for priors that do not suit the design.
+    Raises SpecError for weights and structures that only hl.fit knows, DesignError for data the spec cannot be fitted
+    to, PriorError for priors that do not suit the design.
     """
-    design = build(spec, data)
+    design = supported_design(spec, data)
     return compile_model(design, priors_from(priors).resolve(design), form)
 
 
@@ -114,7 +115,7 @@ def prior_predictive(
     """
     import xarray as xr
 
-    design = build(spec, data)
+    design = supported_design(spec, data)
     resolved = priors_from(priors).resolve(design)
     improper = without_sampler(resolved)
     if improper:

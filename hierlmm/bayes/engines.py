@@ -11,7 +11,7 @@ import numpy as np
 from hierlmm.bayes.priors import Priors, priors_from
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.results import Engine
-from hierlmm.design import build
+from hierlmm.bayes.supported import supported_design
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import FitError
 from hierlmm.spec.model import ModelSpec
@@ -41,14 +41,15 @@ def posterior(
     seed    of the draws; None takes a fresh one, which the result keeps
     nuts    options of engine "nuts"
 
-    Raises DesignError for data the spec cannot be fitted to, PriorError for priors that do not suit the design or an
-    improper posterior, FitError where the posterior could not be computed to its stated accuracy.
+    Raises SpecError for weights and structures that only hl.fit knows, DesignError for data the spec cannot be fitted
+    to, PriorError for priors that do not suit the design or an improper posterior, FitError where the posterior could
+    not be computed to its stated accuracy.
     """
     if not isinstance(draws, Integral) or draws < 0:
         raise FitError(f"`draws` is a number of draws, 0 or more; found {draws!r}. Use for example draws=4000.")
     if seed is not None and (not isinstance(seed, Integral) or seed < 0):
         raise FitError(f"`seed` is a whole number, 0 or more, or None; found {seed!r}. Use for example seed=1.")
-    design = build(spec, data)
+    design = supported_design(spec, data)
     return of_design(design, priors_from(priors).resolve(design), engine, int(draws), seed, nuts)
 
 

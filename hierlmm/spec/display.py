@@ -5,9 +5,12 @@ from __future__ import annotations
 import textwrap
 
 from hierlmm.spec import guard
+from hierlmm.spec.covariance import CompoundSymmetric, Diagonal, Identity
 from hierlmm.spec.formula import summands
+from hierlmm.spec.laws import residual_lines, weight_lines
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import SamplingVariances
+from hierlmm.spec.residual import Correlated, SamplingVariances
+from hierlmm.spec.terms import RandomTerm
 
 WIDTH = 80
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -25,10 +28,16 @@ def describe(spec: ModelSpec) -> str:
     if isinstance(residual, SamplingVariances):
         title, lines = "Fay-Herriot area-level model", _area_lines(spec, residual)
     else:
-        title, lines = "Linear mixed model" if spec.random else "Linear model", _mixed_lines(spec)
+        title, lines = _title(spec), _mixed_lines(spec)
     parts = summands(spec.fixed, spec.offset, () if spec.is_area_level else spec.random)
     lines.append(f"Formula: {_tied(spec.response)} ~ {' + '.join(map(_tied, parts))}")
     return "\n".join([title, *(line for text in lines for line in _wrapped(text))])
+
+
+def _title(spec: ModelSpec) -> str:
+    if spec.random:
+        return "Linear mixed model"
+    return "Marginal linear model" if isinstance(spec.residual, Correlated) else "Linear model"
 
 
 def _mixed_lines(spec: ModelSpec) -> list[str]:
@@ -41,12 +50,23 @@ def _mixed_lines(spec: ModelSpec) -> list[str]:
             for symbol, coefficient in zip(symbols, term.coefficients, strict=True)
         ]
         matrix = "G" if len(spec.random) == 1 else _indexed("G", place)
-        size = f"{len(symbols)}{TIE}×{TIE}{len(symbols)} unstructured" if len(symbols) > 1 else "a variance"
         vector = f"({', '.join(symbols)})" if len(symbols) > 1 else symbols[0]
         law = f"{vector}[{term.factor}] ~ N(0, {matrix})".replace(" ", TIE)
-        distributions.append(f"{law}, one for each {term.factor}; {matrix}{TIE}is {size}")
+        distributions.append(f"{law}, one for each {term.factor}; {matrix}{TIE}is {_shape(term)}")
     equation = _equation(spec, [*effects, "ε"])
-    return [equation, *distributions, f"ε ~ N(0, σ²){', independent' if spec.random else ''}".replace(" ", TIE)]
+    return [equation, *distributions, *residual_lines(spec.residual), *weight_lines(spec.weights)]
+
+
+def _shape(term: RandomTerm) -> str:
+    """The covariance matrix of a term in words; a lone coefficient may still be several columns."""
+    size = f"{len(term.coefficients)}{TIE}×{TIE}{len(term.coefficients)} " if len(term.coefficients) > 1 else ""
+    if isinstance(term.covariance, Diagonal):
+        return f"{size}diagonal"
+    if isinstance(term.covariance, Identity):
+        return f"{size}one variance times the identity"
+    if isinstance(term.covariance, CompoundSymmetric):
+        return f"{size}compound symmetric: one variance and one correlation"
+    return f"{size}unstructured" if size else "a variance"
 
 
 def _area_lines(spec: ModelSpec, residual: SamplingVariances) -> list[str]:

@@ -91,6 +91,17 @@ def term_columns(term: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=4096)
+def term_groups(term: str) -> tuple[str, ...]:
+    """Those of a canonical term's columns that within and between group by, and that are read for nothing else."""
+    if term == "1":
+        return ()
+    read = [expression(token, term) for token in _factors(term) if token.kind != "name"]
+    names = {token.text for token in _factors(term) if token.kind == "name"}
+    used = names.union(*(set(one.columns) - set(one.groups) for one in read))
+    return tuple(dict.fromkeys(name for one in read for name in one.groups if name not in used))
+
+
 @lru_cache(maxsize=1024)
 def formulaic_formula(terms: tuple[str, ...]) -> SimpleFormula:
     """formulaic's formula of canonical terms, in their order; evaluate it with `.get_model_matrix(data, context=)`.

@@ -42,12 +42,14 @@ class Expression:
 
     text     canonical text; columns: names of the columns it reads, in order; calls: other names it uses
     several  whether it may give several columns
+    groups   those of the columns that within and between group by, and that are read for nothing else
     """
 
     text: str
     columns: tuple[str, ...]
     calls: frozenset[str]
     several: bool
+    groups: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=4096)
@@ -71,6 +73,8 @@ class _Reader:
     origin: list[int] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
     columns: dict[str, None] = field(default_factory=dict)
+    computed: set[str] = field(default_factory=set)
+    groups: set[str] = field(default_factory=set)
     read_at: set[ast.Name] = field(default_factory=set)
 
     def read(self) -> Expression:
@@ -92,7 +96,8 @@ class _Reader:
         text = text if isinstance(tree, ast.Call) else f"I({text})"
         self.check_length(text)
         calls = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node not in self.read_at}
-        return Expression(text, tuple(self.columns), frozenset(calls), several)
+        groups = tuple(name for name in self.columns if name in self.groups and name not in self.computed)
+        return Expression(text, tuple(self.columns), frozenset(calls), several, groups)
 
     def check_length(self, text: str) -> None:
         if len(text) > MAX_EXPRESSION:
@@ -149,7 +154,7 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise self.at(node, f"Expressions nest at most {MAX_DEPTH} deep: compute the column first.")
         if isinstance(node, ast.Name):
-            return self.column(node)
+            return self.column(node, self.computed)
         if isinstance(node, ast.Constant):
             return self.number(node)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.UAdd | ast.USub):
@@ -162,7 +167,7 @@ class _Reader:
             return self.call(node, str(name), depth)
         raise self.at(node, _refusal(node))
 
-    def column(self, node: ast.Name) -> bool:
+    def column(self, node: ast.Name, role: set[str]) -> bool:
         name = self.aliases.get(node.id)
         if name is None:
             if node.id not in self.code:
@@ -172,6 +177,7 @@ class _Reader:
             raise self.at(node, "A name with two leading underscores cannot be used inside an expression: rename it.")
         node.id = name if name.isidentifier() else f"`{name}`"
         self.columns[name] = None
+        role.add(name)
         self.read_at.add(node)
         return True
 
@@ -211,7 +217,7 @@ class _Reader:
                 raise self.at(inner, f"Inside {name}(...) stand columns, arithmetic and {_listed(ELEMENTWISE)} only.")
         if not self.arithmetic(values, depth + 1):
             raise self.at(values, f"{name}(...) takes a column first, as in {name}(x, g).")
-        return self.column(groups)
+        return self.column(groups, self.groups)
 
 
 def _listed(names: Iterable[str]) -> str:
