@@ -22,13 +22,12 @@ PULL = 1.0
 def log_ratios(groups: Groups, occasions: int) -> Array:
     """Log standard deviations (T,) by occasion, less that of the first; 0 where nothing varies."""
     squares, count = np.zeros(occasions), np.zeros(occasions)
-    for _, occasion, e in groups:
+    for _, occasion, e in standardised(groups):
         squares += np.bincount(occasion.ravel(), (e**2).ravel(), minlength=occasions)
         count += np.bincount(occasion.ravel(), minlength=occasions)
-    pooled = squares.sum() / max(count.sum(), 1.0)
-    if not (np.isfinite(pooled) and pooled > 0):
+    if not squares.any():
         return np.zeros(occasions)
-    ratio = np.clip((squares / pooled + PULL) / (count + PULL), 1 / SPREAD, SPREAD)
+    ratio = np.clip((squares + PULL) / (count + PULL), 1 / SPREAD, SPREAD)
     log_sd: Array = 0.5 * np.log(ratio)
     return np.asarray(log_sd - log_sd[0])
 
