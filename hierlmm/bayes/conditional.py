@@ -72,7 +72,17 @@ def joint_at(target: Target, psi: Variances) -> Joint:
     """The factors of Henderson's equations at K values of ψ."""
     psi = within_reach(target, psi)
     G = psi.G
-    return marginal(target.cp, [G[f] for f in target.cp.order], psi.sigma**2, target.beta_prior).at
+    at = marginal(target.cp, [G[f] for f in target.cp.order], psi.sigma**2, target.beta_prior).at
+    return at if target.cp.sizes else _repeated(at, len(psi.sigma))
+
+
+def _repeated(at: Joint, K: int) -> Joint:
+    """Without random effects V*⁻¹ is one matrix for all values of σ: the same factors at each."""
+
+    def each(values: Array, axes: int) -> Array:
+        return np.broadcast_to(values, (K, *values.shape[values.ndim - axes :]))
+
+    return Joint(each(at.K, 2), each(at.centre, 1), each(at.Yt, 3), each(at.W_J, 3), each(at.W_y, 2), (), at.sigma2)
 
 
 def conditional(target: Target, psi: Variances) -> Conditional:

@@ -11,7 +11,7 @@ import numpy as np
 from hierlmm.bayes.priors import Priors, priors_from
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.results import Engine
-from hierlmm.bayes.supported import supported_design
+from hierlmm.bayes.supported import check_supported, supported_design
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import FitError
 from hierlmm.spec.model import ModelSpec
@@ -62,6 +62,7 @@ def of_design(
     nuts: NutsOptions | None = None,
 ) -> LMMPosterior | AreaPosterior:
     """The same for a design that is built and priors that are resolved."""
+    check_supported(design.spec)
     known = fresh_seed() if seed is None else int(seed)
     if engine == "nuts":
         from hierlmm.bayes.sample import nuts_posterior
