@@ -47,7 +47,7 @@ LARGEST_CROSS = 400_000_000
 MANY_EFFECTS, FEW_CELLS = 64, 0.3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Cells:
     """Products of the leading factor with the effects of the others, for the pairs that occur.
 
@@ -96,51 +96,119 @@ def products_of(rows: WorkingRows, names: tuple[str, ...] = ()) -> CrossProducts
            between them would not fit in memory
     """
     U = np.column_stack([rows.X, rows.y])
-    u, p = U.shape[1], rows.X.shape[1]
     V = U if rows.frequency is None else U * rows.frequency[:, None]
-    if not rows.sizes:
-        empty = np.zeros((0, 1, 1)), np.zeros((0, 1, u))
-        return CrossProducts(p=p, lead=empty[0], lead_rest=empty[1], rest=U.T @ V, cells=None, **rows.parts())
-    (G, q), R = rows.sizes[0], sum(levels * width for levels, width in rows.sizes[1:])
     weighted = rows.Z if rows.frequency is None else tuple(Z * rows.frequency[:, None] for Z in rows.Z)
-    found = _cells_of(rows, weighted[0], R)
-    if G * q * (u if found is not None else R + u) > LARGEST_CROSS or R * R > LARGEST_CROSS:
-        leading = names[rows.order[0]] if names else "the largest factor"
+    F = range(len(rows.sizes))
+    G = [levels for levels, _ in rows.sizes]
+    between = {}
+    for i in F:
+        for j in range(i + 1, len(G)):
+            cell, labels = occurring(rows.codes[i], rows.codes[j], G[i], G[j])
+            between[i, j] = Pairs(labels // G[j], labels % G[j], by_level(cell, len(labels), weighted[i], rows.Z[j]))
+    return laid_out(
+        rows,
+        names,
+        [by_level(rows.codes[i], G[i], weighted[i], rows.Z[i], symmetric=True) for i in F],
+        [by_level(rows.codes[i], G[i], rows.Z[i], V) for i in F],
+        between,
+        U.T @ V,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Products (c, q, r) of two factors' columns for the pairs of their levels that occur, first and second (c,)."""
+
+    first: Codes
+    second: Codes
+    values: Array
+
+
+def laid_out(
+    scale: Scale,
+    names: tuple[str, ...],
+    ZZ: list[Array],
+    ZU: list[Array],
+    between: dict[tuple[int, int], Pairs],
+    UU: Array,
+) -> CrossProducts:
+    """Cross-products in the form that a fit reads, from sums by level; factors in the order of elimination.
+
+    ZZ       per factor (G, q, q); ZU per factor (G, q, u); UU (u, u) for the trailing columns [X, y]
+    between  for factors i < j their products by pair of levels
+    """
+    u = len(UU)
+    if not scale.sizes:
+        lead, lead_rest = np.zeros((0, 1, 1)), np.zeros((0, 1, u))
+        return CrossProducts(p=u - 1, lead=lead, lead_rest=lead_rest, rest=UU, cells=None, **scale.parts())
+    (G, q), R = scale.sizes[0], sum(levels * width for levels, width in scale.sizes[1:])
+    starts = [0, *np.cumsum([levels * width for levels, width in scale.sizes[1:]]).tolist()]
+    meeting = [between[0, i] for i in range(1, len(scale.sizes))]
+    sparse = R > MANY_EFFECTS and sum(pair.values[:, 0].size for pair in meeting) < FEW_CELLS * G * R
+    if G * q * (u if sparse else R + u) > LARGEST_CROSS or R * R > LARGEST_CROSS:
+        leading = names[scale.order[0]] if names else "the largest factor"
         raise DesignError(
             "The cross-products between grouping factors must fit in memory; "
             f"{leading} has {G} levels and the other factors {R} effects. "
             "Model one of the smaller factors as fixed, or fit the levels in parts."
         )
-    lead_rest = by_level(rows.codes[0], G, rows.Z[0], V)
-    if found is None and R:
-        between = [
-            _between(rows.codes[0], G, weighted[0], rows.codes[i], rows.sizes[i][0], rows.Z[i]).reshape(G, q, -1)
-            for i in range(1, len(rows.sizes))
-        ]
-        lead_rest = np.concatenate([*between, lead_rest], axis=2)
-    lead = by_level(rows.codes[0], G, weighted[0], rows.Z[0], symmetric=True)
+    lead_rest = ZU[0]
+    if R and not sparse:
+        lead_rest = np.zeros((G, q, R + u))
+        lead_rest[..., R:] = ZU[0]
+        for start, (H, width), pair in zip(starts, scale.sizes[1:], meeting, strict=False):
+            view = lead_rest[..., start : start + H * width].reshape(G, q, H, width)
+            view[pair.first, :, pair.second] = pair.values
     return CrossProducts(
-        p=p, lead=lead, lead_rest=lead_rest, rest=_trailing(rows, weighted, U, V), cells=found, **rows.parts()
+        p=u - 1,
+        lead=ZZ[0],
+        lead_rest=lead_rest,
+        rest=_trailing(scale.sizes[1:], starts, ZZ[1:], ZU[1:], between, UU),
+        cells=_cells(starts, meeting) if sparse else None,
+        **scale.parts(),
     )
 
 
-def _trailing(rows: WorkingRows, weighted: tuple[Array, ...], U: Array, V: Array) -> Array:
-    """(m, m) cross-products of [Z_rest, X, y]; V = U weighted."""
-    u = U.shape[1]
-    starts = np.cumsum([0, *(levels * width for levels, width in rows.sizes[1:])])
-    R = int(starts[-1])
+def _trailing(
+    sizes: tuple[tuple[int, int], ...],
+    starts: list[int],
+    ZZ: list[Array],
+    ZU: list[Array],
+    between: dict[tuple[int, int], Pairs],
+    UU: Array,
+) -> Array:
+    """(m, m) cross-products of [Z_rest, X, y]; sizes, ZZ and ZU of the factors after the leading one."""
+    R, u = starts[-1], len(UU)
     rest = np.zeros((R + u, R + u))
-    rest[R:, R:] = U.T @ V
-    for i in range(1, len(rows.sizes)):
-        here, G = slice(starts[i - 1], starts[i]), rows.sizes[i][0]
-        rest[here, R:] = by_level(rows.codes[i], G, rows.Z[i], V).reshape(-1, u)
+    rest[R:, R:] = UU
+    for i, (start, (G, width)) in enumerate(zip(starts, sizes, strict=False)):
+        here = slice(start, start + G * width)
+        rest[here, R:] = ZU[i].reshape(-1, u)
         rest[R:, here] = rest[here, R:].T
-        rest[here, here] = block_diagonal(by_level(rows.codes[i], G, weighted[i], rows.Z[i], symmetric=True))
-        for j in range(1, i):
-            there, H = slice(starts[j - 1], starts[j]), rows.sizes[j][0]
-            rest[here, there] = _between(rows.codes[i], G, weighted[i], rows.codes[j], H, rows.Z[j])
+        own = rest[here, here].reshape(G, width, G, width)
+        own[np.arange(G), :, np.arange(G), :] = ZZ[i]
+        rest[here, here] = own.reshape(G * width, -1)
+        for j in range(i + 1, len(sizes)):
+            pair, (H, other) = between[i + 1, j + 1], sizes[j]
+            block = np.zeros((G, width, H, other))
+            block[pair.first, :, pair.second, :] = pair.values
+            there = slice(starts[j], starts[j] + H * other)
+            rest[here, there] = block.reshape(G * width, -1)
             rest[there, here] = rest[here, there].T
     return rest
+
+
+def _cells(starts: list[int], meeting: list[Pairs]) -> Cells:
+    """The products of the leading factor with the others, in the order of its levels."""
+    level, column, values = [], [], []
+    for start, pair in zip(starts, meeting, strict=False):
+        width = pair.values.shape[2]
+        level.append(np.repeat(pair.first, width))
+        column.append((start + pair.second[:, None] * width + np.arange(width)).ravel())
+        values.append(pair.values.swapaxes(1, 2).reshape(-1, pair.values.shape[1]))
+    first, second = np.concatenate(level), np.concatenate(column)
+    order = np.lexsort((second, first))
+    return Cells(first[order], second[order], np.concatenate(values)[order])
 
 
 def with_response(cp: CrossProducts, design: LMMDesign, y: Array) -> CrossProducts:
@@ -185,36 +253,6 @@ def dense(cp: CrossProducts) -> CrossProducts:
     return replace(cp, lead_rest=whole, cells=None)
 
 
-def _cells_of(rows: WorkingRows, weighted: Array, R: int) -> Cells | None:
-    """The products of the leading factor with the others as cells, where few of them occur; else None."""
-    (G, q) = rows.sizes[0]
-    if R <= MANY_EFFECTS:
-        return None
-    pairs, filled = [], 0
-    for i in range(1, len(rows.sizes)):
-        H, width = rows.sizes[i]
-        cell, labels = occurring(rows.codes[0], rows.codes[i], G, H)
-        pairs.append((cell, labels))
-        filled += len(labels) * width
-        if filled > FEW_CELLS * G * R:
-            return None
-    level, column, values, start = [], [], [], 0
-    for i, (cell, labels) in enumerate(pairs, start=1):
-        H, width = rows.sizes[i]
-        sums = by_level(cell, len(labels), rows.Z[i], weighted)
-        level.append(np.repeat(labels // H, width))
-        column.append((start + (labels % H)[:, None] * width + np.arange(width)).ravel())
-        values.append(sums.reshape(-1, q))
-        start += H * width
-    return sorted_cells(np.concatenate(level), np.concatenate(column), np.concatenate(values))
-
-
-def sorted_cells(level: Codes, column: Codes, values: Array) -> Cells:
-    """Cells in the order of their level, and of their column within it."""
-    order = np.lexsort((column, level))
-    return Cells(np.ascontiguousarray(level[order]), np.ascontiguousarray(column[order]), values[order])
-
-
 def occurring(first: Codes, second: Codes, G: int, H: int) -> tuple[Codes, Codes]:
     """Position (n,) of each row's pair of levels among those that occur, and these (c,) as first * H + second."""
     pair = first * H + second
@@ -239,22 +277,3 @@ def by_level(codes: Codes, G: int, Z: Array, U: Array, symmetric: bool = False) 
             else:
                 out[:, a, c] = np.bincount(codes, Z[:, a] * U[:, c], G)
     return out
-
-
-def _between(first: Codes, G: int, Z: Array, second: Codes, H: int, W: Array) -> Array:
-    """(G q, H r) sums of z w' over the rows that share a level of the first factor and one of the second."""
-    cell = first * H + second
-    out = np.empty((G, Z.shape[1], H, W.shape[1]))
-    for a in range(Z.shape[1]):
-        for c in range(W.shape[1]):
-            out[:, a, :, c] = np.bincount(cell, Z[:, a] * W[:, c], G * H).reshape(G, H)
-    return out.reshape(G * Z.shape[1], H * W.shape[1])
-
-
-def block_diagonal(blocks: Array) -> Array:
-    """(G q, G q) matrix with the (G, q, q) blocks on its diagonal."""
-    G, q, _ = blocks.shape
-    out = np.zeros((G, q, G, q))
-    level = np.arange(G)
-    out[level, :, level, :] = blocks
-    return out.reshape(G * q, G * q)
