@@ -18,7 +18,10 @@ EXAMPLES = settings(max_examples=300, deadline=timedelta(seconds=LIMIT), databas
 
 NAMES = st.sampled_from(["x", "z", "w", "x.1", "`a b`", "`2019`", "`é (%)`"])
 CALLS = st.sampled_from(
-    ["log(x)", "I(x**2)", "{x + z}", "C(f)", "C(f, contr.sum)", "poly(z, 2)", "np.sqrt(`a b`)", "bs(w, df=4)"]
+    [
+        *("log(x)", "I(x**2)", "{x + z}", "C(f)", "C(f, contr.sum)", "poly(z, 2)", "np.sqrt(`a b`)", "bs(w, df=4)"),
+        *("within(x, m)", "between(log(z) + x, `post code`)", "I(within(x, m) * w)"),
+    ]
 )
 FACTORS = NAMES | CALLS
 SUMS = st.recursive(
@@ -29,6 +32,7 @@ SUMS = st.recursive(
 INTERCEPTS = st.sampled_from(["", "1 + ", "0 + ", "-1 + "])
 COEFFICIENTS = st.just("1") | st.builds(str.__add__, INTERCEPTS, SUMS)
 GROUPS = st.permutations(["g", "h", "`post code`", "k.2"])
+WORDS = st.sampled_from(["", "", "us", "diag", "identity", "cs"])
 RESPONSES = st.sampled_from(["y", "log(y)", "`net income`", "{y / n}"])
 
 
@@ -40,7 +44,10 @@ def formulas(draw: st.DrawFn) -> str:
     groups = draw(GROUPS)
     kinds = draw(st.lists(st.sampled_from(["{}", "{}:m", "{}/m/n"]), min_size=1, max_size=4))
     for kind, group in zip(kinds, groups, strict=False):
-        parts.append(f"({draw(COEFFICIENTS)} {draw(st.sampled_from(['|', '||']))} {kind.format(group)})")
+        word, bar = draw(WORDS), draw(st.sampled_from(["|", "||"]))
+        first = "x + z + " if word in ("identity", "cs") else ""  # these are of several coefficients
+        sum_of = first + draw(SUMS if first else COEFFICIENTS)
+        parts.append(f"{word}({sum_of} {'|' if word else bar} {kind.format(group)})")
     blank = draw(st.sampled_from(["", " ", "  \n"]))
     return f"{draw(RESPONSES)}{blank}~{blank}{draw(INTERCEPTS)}{f'{blank}+{blank}'.join(draw(st.permutations(parts)))}"
 
@@ -76,7 +83,33 @@ def assert_answered(text: str) -> None:
 
 TOKENS = (
     *("y ~ ", "x", "z", "`a b`", "+", "-", "*", "/", ":", "**", "^", "%in%", "%", "(", ")", "|", "||", "~", "0", "1"),
-    *("2", "12", "1.5", "(1 | g)", "(x || a/b)", "offset(", "offset(x)", "log(", "log(x)", "I(", "C(g)", "np.", "x.y"),
+    *(
+        "2",
+        "12",
+        "1.5",
+        "(1 | g)",
+        "(x || a/b)",
+        "offset(",
+        "diag(",
+        "offset(x)",
+        "log(",
+        "log(x)",
+        "I(",
+        "C(g)",
+        "np.",
+        "x.y",
+    ),
+    *(
+        "us(",
+        "diag(",
+        "identity(x | g)",
+        "cs(0 + f | g)",
+        "ar1(x | g)",
+        "within(",
+        "within(x, g)",
+        "between(x, ",
+        "| g)",
+    ),
     *(".", "[", "]", "{", "}", "`", "'", '"', "'a'", "\\", "lambda", ":=", "__import__('os')", "é", "²", "\n", "\x00"),
     *("\ud800", "🐍", "in", "not", "1e5", "1j", "=", "<", ",", "@", "#", "$", "!", "None", "x if y else z", "()", ";"),
 )
@@ -129,6 +162,11 @@ BOMBS = {
     "powers of numbers": "y~I(x*9**9**9**9)",
     "tildes": "y" + "~" * 9_000,
     "bars": "y~" + "|" * 9_000,
+    "bars in calls": "y~" + "a(" * 2_400 + "x" + "|g)" * 2_400,
+    "many words": "y~" + "+".join(f"cs(x+z|g{group})" for group in range(600)),
+    "words in a word": "y~diag(" + "+".join(["cs(x|g)"] * 1_000) + "|g)",
+    "bars in a word": "y~diag(" + "|" * 9_000 + ")",
+    "groups in groups": "y~" + "within(" * 120 + "x" + ",g)" * 120,
     "backticks": "y~" + "`" * 9_000,
     "braces": "y~" + "{" * 9_000,
     "there and back": "y~x" + "-x+x" * 2_000,
