@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from hierlmm.design.crossproducts import cross_products, dense, products_of, with_response
+from hierlmm.design.rowsums import summed
 from hierlmm.design.types import Dropped, Fingerprint, GroupingFactor, LMMDesign
 from hierlmm.design.working import working_rows
 from hierlmm.spec import ModelSpec
@@ -147,3 +148,50 @@ def test_rows_whitened_elsewhere_are_multiplied_as_they_are() -> None:
 
     np.testing.assert_allclose(whole(b), whole(a) / 4, rtol=1e-14)
     assert b.X_map is a.X_map
+
+
+def both_ways(design: LMMDesign) -> tuple:
+    return products_of(working_rows(design)), summed(design)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"G": 300, "H": 70},
+        {"frequency": np.arange(400) % 3 + 1.0, "scale": np.linspace(0.2, 3, 400)},
+        {"n": 150_000, "G": 9},
+    ],
+)
+def test_sums_over_chunks_give_the_products_of_the_rows(more: dict) -> None:
+    """The working scale applied to sums by level, against the same applied to the rows."""
+    rows, sums = both_ways(crossed(**more))
+
+    for name in ("n", "lead", "lead_rest", "rest", "X_map", "X_shift", "y_shift", "log_det_X_map", "log_scale"):
+        first, second = np.asarray(getattr(sums, name)), np.asarray(getattr(rows, name))
+        np.testing.assert_allclose(first, second, rtol=1e-11, atol=1e-11 * np.abs(second).max(), err_msg=name)
+    for first, second in zip(sums.Z_map, rows.Z_map, strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-11, atol=1e-11 * np.abs(second).max())
+    assert (rows.cells is None) == (sums.cells is None)
+    if rows.cells is not None:
+        np.testing.assert_allclose(sums.cells.values, rows.cells.values, rtol=1e-11)
+
+
+def test_sums_refuse_collinear_columns() -> None:
+    """Sums of products of x and x + 0.01 z know their difference to fewer digits than the rows: the rows are used."""
+    design = crossed()
+    z = np.random.default_rng(2).normal(size=400)
+    close = np.column_stack([design.X, design.X[:, 1] + 0.01 * z])
+
+    assert summed(replace(design, X=close, fixed=("x0", "x1", "x2"))) is None
+
+
+def test_full_sets_of_indicators_are_seen_to_span_the_constant() -> None:
+    """Without an intercept column the shift of y still falls to them: 1 in each."""
+    design = crossed()
+    h = design.factors[0].codes
+    X = np.column_stack([h == level for level in range(7)] + [design.X[:, 1]]).astype(float)
+    rows, sums = both_ways(replace(design, X=X, fixed=tuple(f"x{j}" for j in range(8))))
+
+    np.testing.assert_allclose(sums.X_shift, np.r_[np.full(7, sums.y_shift), 0])
+    np.testing.assert_allclose(sums.rest, rows.rest, rtol=1e-11, atol=1e-8)
