@@ -125,8 +125,9 @@ def test_12_slopes_over_a_covariate_far_from_zero(shift, rtol):
     assert_allclose(other.G[0][0, 0], a - 2 * shift * c + shift**2 * b, rtol=rtol)
     assert_allclose(other.icc["g"], one.icc["g"], rtol=rtol)
     new = pd.DataFrame({"g": "new", "x": [-1.0, 0.0, 2.0]})
-    moved = other.predict(new.assign(x=new["x"] + shift))
-    assert_allclose(moved[["estimate", "se"]], one.predict(new)[["estimate", "se"]], rtol=10 * rtol)
+    moved = other.predict(new.assign(x=new["x"] + shift), new_levels="population")
+    still = one.predict(new, new_levels="population")
+    assert_allclose(moved[["estimate", "se"]], still[["estimate", "se"]], rtol=10 * rtol)
     mine, theirs = (error_terms(fit).query("term == 'x'")["g3"] for fit in (other, one))
     assert_allclose(mine, theirs, rtol=10 * rtol)
     assert "Centre it" in " ".join(other.notes)
@@ -244,8 +245,11 @@ def test_24_new_group_is_a_draw_from_the_population():
     new = pd.DataFrame({"g": ["new", "a03"], "x": [0.5, 0.5]})
     fit, posterior = fitted(table()), exact(table())
     at = np.array([1.0, 0.5])
-    frame, theirs = fit.predict(new), posterior.predict(new)
+    frame, theirs = (result.predict(new, new_levels="population") for result in (fit, posterior))
 
+    for result in (fit, posterior):
+        with pytest.raises(hl.DesignError, match='g has new in rows 0.*new_levels="population"'):
+            result.predict(new)
     assert_allclose(frame.loc[0, "estimate"], at @ fit.beta, rtol=1e-12)
     assert_allclose(frame.loc[0, "se"] ** 2, fit.G[0].item() + at @ fit.vcov_beta @ at, rtol=1e-12)
     assert frame.loc[0, "new_levels"] == theirs.loc[0, "new_levels"] == "g"

@@ -14,7 +14,7 @@ from hierlmm.bayes.density import Target, Variances
 from hierlmm.bayes.density import target as density
 from hierlmm.bayes.lmmterms import NEGLIGIBLE, Points, thinned
 from hierlmm.bayes.results import TAILS
-from hierlmm.design import encode, own_rows
+from hierlmm.design import NewLevels, rows_to_predict
 from hierlmm.design.types import LMMDesign, NewRows
 from hierlmm.errors import FitError
 from hierlmm.likelihood.blup import means, sum_variance
@@ -29,12 +29,13 @@ Array = NDArray[np.float64]
 MOMENTS = 4_000_000
 
 
-def predict(posterior: LMMPosterior, new: object, target: Literal["mean", "observation"]) -> pd.DataFrame:
+def predict(
+    posterior: LMMPosterior, new: object, target: Literal["mean", "observation"], new_levels: NewLevels = "error"
+) -> pd.DataFrame:
     """Predictions for the rows of `new`, or of the fit where it is None: see `LMMPosterior.predict`."""
     if target not in ("mean", "observation"):
         raise FitError(f"`target` is 'mean' or 'observation'; found {target!r}. Use one of these.")
-    rows = own_rows(posterior.design) if new is None else encode(posterior.design, new)
-    return predict_rows(posterior, rows, target)
+    return predict_rows(posterior, rows_to_predict(posterior.design, new, new_levels), target)
 
 
 def predict_rows(posterior: LMMPosterior, rows: NewRows, target: Literal["mean", "observation"]) -> pd.DataFrame:

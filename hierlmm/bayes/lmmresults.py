@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hierlmm.bayes.components import Component
 from hierlmm.bayes.lmmterms import LMMTerms, Points, partners
 from hierlmm.bayes.results import Estimates, Posterior
+from hierlmm.design import NewLevels
 from hierlmm.design.types import GroupingFactor, LMMDesign
 
 Array = NDArray[np.float64]
@@ -90,17 +91,25 @@ class LMMPosterior(Posterior):
             parts.append(pd.DataFrame({**_labels(factor, names), **flat}))
         return pd.concat(parts, ignore_index=True)
 
-    def predict(self, new: object = None, target: Literal["mean", "observation"] = "mean") -> pd.DataFrame:
+    def predict(
+        self,
+        new: object = None,
+        target: Literal["mean", "observation"] = "mean",
+        new_levels: NewLevels = "error",
+    ) -> pd.DataFrame:
         """estimate, se, lower, upper, population, new_levels, mcse; one row a row of `new`, in its order.
 
         new     table with the predictors and grouping columns; None for the rows of the fit
         target  "mean": x'β + offset + z'b; "observation": a new response, the residual added
-        A level that was not observed is a draw from the population. The sd contains everything: β, b and the variance
-        parameters. population is E[x'β|y] + offset. Raises DesignError as `hierlmm.design.encode`.
+        new_levels  "error" refuses levels of a grouping factor that were not observed, naming them; "population" takes
+                    them as draws from the population
+
+        The sd contains everything: β, b and the variance parameters. population is E[x'β|y] + offset. Raises
+        DesignError as `hierlmm.design.encode`.
         """
         from hierlmm.bayes.lmmprediction import predict
 
-        return predict(self, new, target)
+        return predict(self, new, target, new_levels)
 
     def summary(self) -> str:
         """Model, priors, variance components and fixed effects, 80 columns wide."""

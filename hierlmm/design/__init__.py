@@ -2,7 +2,16 @@
 
 from hierlmm.design.area import build_area
 from hierlmm.design.lmm import build_lmm
-from hierlmm.design.newrows import build, encode, own_rows
+from hierlmm.design.newrows import NewLevels, build, encode, own_rows, rows_to_predict
 from hierlmm.design.response import with_response
 
-__all__ = ["build", "build_area", "build_lmm", "encode", "own_rows", "with_response"]
+__all__ = [
+    "NewLevels",
+    "build",
+    "build_area",
+    "build_lmm",
+    "encode",
+    "own_rows",
+    "rows_to_predict",
+    "with_response",
+]

@@ -53,14 +53,21 @@ class FixedPart:
     fitted: Matrix
 
 
-def fixed_part(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index, used: Mask | None) -> FixedPart:
-    """The fixed part over all rows; `used` (None: all) says which rows decide what is aliased.
+def fixed_part(
+    spec: ModelSpec,
+    columns: Mapping[str, Column],
+    index: pd.Index,
+    used: Mask | None,
+    count: Vector | None = None,
+) -> FixedPart:
+    """The fixed part over all rows; `used` (None: all) says which rows decide what is aliased, `count` (None: once)
+    how often each row counts where a transform learns from the rows.
 
     Raises DesignError for values that are not finite, and for rows outside the fit in which the aliased columns are
     not what the others make of them in the fit: their linear predictor is not determined.
     """
     n = len(index)
-    whole, encoder = learn(spec.fixed, columns, n)
+    whole, encoder = learn(spec.fixed, columns, n, count)
     check_finite(whole, encoder.names, columns, index)
     fitted = whole if used is None else whole[used]
     if len(set(encoder.names)) < len(encoder.names):
@@ -94,9 +101,11 @@ def not_determined(aliased: tuple[str, ...], rows: pd.Index) -> DesignError:
     )
 
 
-def offset_values(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index) -> tuple[Vector, Encoder]:
+def offset_values(
+    spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index, count: Vector | None = None
+) -> tuple[Vector, Encoder]:
     """(n,) sum of the offsets, zero where there are none, and how it was made."""
-    values, encoder = learn(spec.offset, columns, len(index))
+    values, encoder = learn(spec.offset, columns, len(index), count)
     if len(encoder.names) != len(spec.offset) or encoder.levels:
         raise DesignError(f"An offset must be one numeric column; {listed(spec.offset)} gives {listed(encoder.names)}.")
     check_finite(values, encoder.names, columns, index)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from hierlmm.design.column import Column
 from hierlmm.design.evaluation import evaluate, evaluate_again, factor_levels, plain_factors
-from hierlmm.design.labels import check_distinct
+from hierlmm.design.grouping import label_codes
+from hierlmm.design.labels import check_distinct, check_same_kind
 from hierlmm.errors import DesignError, listed
-from hierlmm.spec.formula import term_columns
+from hierlmm.spec.formula import term_columns, term_groups
 from hierlmm.spec.lexer import lex
 
 Matrix = NDArray[np.float64]
@@ -37,6 +38,7 @@ class Encoder:
     levels   per categorical factor of the terms, its levels, the reference level first
     steps    how to build the columns directly, or None where formulaic does it
     state    formulaic's model specification with the state of its transforms, where formulaic does it
+    groups   labels of each column that within and between group by and that is read for nothing else
     """
 
     terms: tuple[str, ...]
@@ -45,10 +47,15 @@ class Encoder:
     levels: Levels
     steps: tuple[Step, ...] | None
     state: Any
+    groups: Mapping[str, pd.Index]
 
 
-def learn(terms: tuple[str, ...], columns: Columns, n: int) -> tuple[Matrix, Encoder]:
+def learn(
+    terms: tuple[str, ...], columns: Columns, n: int, count: NDArray[np.float64] | None = None
+) -> tuple[Matrix, Encoder]:
     """Code n complete rows: the matrix (n, k) and how it was made.
+
+    count  (n,) how often each row counts where a transform learns from the rows; None: once
 
     Text and categories are coded against their first level (sorted, or in the declared order), unless the formula
     says otherwise. Raises DesignError for columns that cannot be predictors and terms that cannot be computed.
@@ -56,8 +63,11 @@ def learn(terms: tuple[str, ...], columns: Columns, n: int) -> tuple[Matrix, Enc
     used = dict.fromkeys(name for term in terms for name in term_columns(term))
     known = {}
     codes = {}
+    groups = _groups(terms, columns)
     for name in used:
         column = columns[name]
+        if name in groups:
+            continue
         if column.kind == "dates":
             raise _dates(column)
         if not column.is_number:
@@ -68,9 +78,20 @@ def learn(terms: tuple[str, ...], columns: Columns, n: int) -> tuple[Matrix, Enc
     if (steps := _steps(terms, known)) is not None:
         matrix = _direct(steps, columns, codes, {name: len(labels) for name, labels in known.items()}, n)
         levels = {names[0]: tuple(known[names[0]]) for names, first in steps if first is not None}
-        return matrix, Encoder(terms, _names(steps, known), known, levels, steps, None)
-    matrix, state = evaluate(terms, _frame(used, columns, codes, known), _truths(columns))
-    return matrix, Encoder(terms, tuple(state.column_names), known, factor_levels(state), None, state)
+        return matrix, Encoder(terms, _names(steps, known), known, levels, steps, None, groups)
+    matrix, state = evaluate(terms, _frame(used, columns, codes, known), _truths(columns), count)
+    return matrix, Encoder(terms, tuple(state.column_names), known, factor_levels(state), None, state, groups)
+
+
+def _groups(terms: tuple[str, ...], columns: Columns) -> dict[str, pd.Index]:
+    """Labels of the columns that the terms read only to group by."""
+    predictors = {name for term in terms for name in set(term_columns(term)) - set(term_groups(term))}
+    found = {}
+    for name in dict.fromkeys(name for term in terms for name in term_groups(term)):
+        if name not in predictors:
+            _, found[name] = label_codes(columns[name])
+            check_distinct(name, found[name])
+    return found
 
 
 def apply(encoder: Encoder, columns: Columns, index: pd.Index) -> Matrix:
@@ -80,8 +101,10 @@ def apply(encoder: Encoder, columns: Columns, index: pd.Index) -> Matrix:
     """
     used = dict.fromkeys(name for term in encoder.terms for name in term_columns(term))
     codes = {name: _known_codes(columns[name], labels, index) for name, labels in encoder.known.items()}
+    for name, labels in encoder.groups.items():
+        check_same_kind(name, labels, label_codes(columns[name])[1])
     for name in used:
-        if name not in encoder.known and not columns[name].is_number:
+        if name not in encoder.known and name not in encoder.groups and not columns[name].is_number:
             raise DesignError(
                 f"A predictor must be of the kind it had in the fit; column {name} was numeric and is now "
                 f"{columns[name].kind}. Convert it to numbers."
@@ -134,7 +157,7 @@ def _arithmetic_columns(term: str) -> tuple[str, ...]:
     if term == "1":
         return ()
     calls = [token.text for token in lex(term)[::2] if token.kind != "name" and not token.text.startswith("C(")]
-    return tuple(name for call in calls for name in term_columns(call))
+    return tuple(name for call in calls for name in term_columns(call) if name not in term_groups(call))
 
 
 def _check_numeric(term: str, known: Mapping[str, pd.Index]) -> None:
@@ -200,12 +223,14 @@ def _frame(
     used: Mapping[str, None], columns: Columns, codes: Mapping[str, NDArray[np.intp]], known: Mapping[str, pd.Index]
 ) -> pd.DataFrame:
     """What formulaic sees: doubles and categories, nothing it would have to guess about."""
-    return pd.DataFrame(
-        {
-            name: pd.Categorical.from_codes(codes[name], known[name]) if name in known else columns[name].numbers()
-            for name in used
-        }
-    )
+    return pd.DataFrame({name: _values(columns[name], codes.get(name), known.get(name)) for name in used})
+
+
+def _values(column: Column, codes: NDArray[np.intp] | None, labels: pd.Index | None) -> Any:
+    """A column as formulaic sees it; label columns without codes are those that within and between group by."""
+    if codes is not None:
+        return pd.Categorical.from_codes(codes, labels)
+    return column.numbers() if column.is_number else pd.Categorical.from_codes(column.values, column.labels)
 
 
 def _truths(columns: Columns) -> frozenset[str]:

@@ -11,33 +11,64 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.design.groupmeans import transforms
 from hierlmm.errors import DesignError, listed
+from hierlmm.spec.algebra import expression
 from hierlmm.spec.formula import formulaic_formula
-from hierlmm.spec.guard import ELEMENTWISE
+from hierlmm.spec.guard import ELEMENTWISE, SEVERAL, SINGLE
 from hierlmm.spec.lexer import lex
 
 Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
+
+# formulaic's transforms that learn from the rows, as means or quantiles: a row that counts twice stands twice.
+LEARNING = (SINGLE | SEVERAL) - {"I", "C"}
+# Most rows that are written out for them.
+MOST_ROWS = 20_000_000
 
 
-def evaluate(terms: tuple[str, ...], frame: pd.DataFrame, truths: frozenset[str]) -> tuple[Matrix, Any]:
+def evaluate(
+    terms: tuple[str, ...], frame: pd.DataFrame, truths: frozenset[str], count: Vector | None = None
+) -> tuple[Matrix, Any]:
     """Columns of the terms (n, k), and formulaic's specification with which new rows are coded alike.
 
     frame   doubles and categories, complete
     truths  names of the columns that held truth values
+    count   (n,) how often each row counts where a transform learns from the rows; None: once
 
     Raises DesignError naming the terms where formulaic cannot compute them.
     """
+    rows = None
+    if count is not None and (learning := [term for term in terms if _learns(term)]):
+        if count.sum() > MOST_ROWS:
+            raise DesignError(
+                f"{listed(learning)} learns from the rows, each as often as its frequency says; {count.sum():g} rows "
+                f"are more than the {MOST_ROWS} it can. Compute the column first."
+            )
+        times = count.astype(np.intp)
+        rows, count = np.cumsum(times) - 1, None
+        frame = frame.take(np.repeat(np.arange(len(frame)), times)).reset_index(drop=True)
     with _Evaluation(terms):
         result = formulaic_formula(terms).get_model_matrix(
-            frame, context=_context(truths), output="numpy", na_action="ignore"
+            frame, context=_context(truths, count), output="numpy", na_action="ignore"
         )
-    return np.array(result, dtype=np.float64).reshape(len(frame), -1), result.model_spec
+    matrix = np.array(result, dtype=np.float64).reshape(len(frame), -1)
+    return matrix if rows is None else matrix[rows], result.model_spec
+
+
+@lru_cache(maxsize=4096)
+def _learns(term: str) -> bool:
+    """Whether a term calls one of formulaic's transforms that learn from the rows."""
+    if term == "1":
+        return False
+    calls = [expression(token, term).calls for token in lex(term)[::2] if token.kind != "name"]
+    return any(LEARNING & names for names in calls)
 
 
 def evaluate_again(terms: tuple[str, ...], state: Any, frame: pd.DataFrame, truths: frozenset[str]) -> Matrix:
     """The same columns for new rows, with the state of the transforms that `evaluate` returned."""
     with _Evaluation(terms):
-        result = state.get_model_matrix(frame, context=_context(truths))
+        result = state.get_model_matrix(frame, context=_context(truths, None))
     return np.array(result, dtype=np.float64).reshape(len(frame), -1)
 
 
@@ -50,7 +81,7 @@ def plain_factors(term: str) -> tuple[str, ...] | None:
     return tuple(token.text for token in tokens[::2]) if all(token.kind == "name" for token in tokens[::2]) else None
 
 
-def _context(truths: frozenset[str]) -> dict[str, Callable[..., Any]]:
+def _context(truths: frozenset[str], count: Vector | None) -> dict[str, Callable[..., Any]]:
     """The functions that expressions may call beside formulaic's transforms."""
     from formulaic.transforms import TRANSFORMS
 
@@ -63,7 +94,7 @@ def _context(truths: frozenset[str]) -> dict[str, Callable[..., Any]]:
                 data = data.astype(np.int64)
         return TRANSFORMS["C"](data, *args, **options)
 
-    return {**{name: getattr(np, name) for name in ELEMENTWISE}, "C": C}
+    return {**{name: getattr(np, name) for name in ELEMENTWISE}, **transforms(count), "C": C}
 
 
 class _Evaluation:

@@ -11,30 +11,43 @@ import pandas as pd
 
 from hierlmm.design.column import Column
 from hierlmm.design.types import Fingerprint, Vector
+from hierlmm.spec.covariance import General
+from hierlmm.spec.formula import canonical
 from hierlmm.spec.lexer import quoted
 from hierlmm.spec.model import ModelSpec
+from hierlmm.spec.residual import KnownVariances, Residual
+from hierlmm.spec.terms import RandomTerm
 
 # Hexadecimal digits kept: with 64 bits two of a thousand million designs agree by chance once in 40 times.
 DIGITS = 16
 
 
-def fingerprint(spec: ModelSpec, index: pd.Index, columns: Mapping[str, Column], names: Iterable[str]) -> Fingerprint:
+def fingerprint(
+    spec: ModelSpec,
+    index: pd.Index,
+    columns: Mapping[str, Column],
+    names: Iterable[str],
+    random: tuple[RandomTerm, ...] | None = None,
+) -> Fingerprint:
     """Hashes of the canonical bytes of the rows used; `names` are those of the columns of X and Z.
+
+    random  the random-effects terms spelled out, so that two ways to write one model agree; None: as the spec has them
 
     Input columns are hashed rather than what was computed from them, so that a last bit of a library's logarithm
     makes no difference. Numbers are hashed as doubles, so int and float columns of equal values agree; labels by
     their text and order.
     """
     read = spec.columns()
-    predictors = dict.fromkeys((*read.fixed, *read.random, *read.groups, *read.offset, *read.residual, *read.weights))
+    known = (spec.residual.column,) if isinstance(spec.residual, KnownVariances) else ()
+    residual = (name for name in read.residual if name not in known)
+    predictors = dict.fromkeys((*read.fixed, *read.random, *read.groups, *read.offset, *residual))
+    variances = dict.fromkeys((*read.sampling_variance, *known, *read.weights))
     return Fingerprint(
-        spec=_of_spec(spec),
+        spec=_of_spec(spec, spec.random if random is None else random),
         rows=_short([str(len(index)).encode(), *_labels(index)]),
         response=_short(part for name in read.response for part in _column(columns[name])),
         predictors=_short([*(part for name in predictors for part in _column(columns[name])), *_texts(names)]),
-        variances=_short(part for name in read.sampling_variance for part in _column(columns[name]))
-        if read.sampling_variance
-        else "",
+        variances=_short(part for name in variances for part in _column(columns[name])) if variances else "",
     )
 
 
@@ -46,9 +59,29 @@ def new_response(spec: ModelSpec, y: Vector) -> str:
 
 
 @lru_cache(maxsize=256)
-def _of_spec(spec: ModelSpec) -> str:
-    parts = (spec.formula, repr(spec.random), repr(spec.residual), repr(spec.weights))
-    return _short(part.encode() for part in parts)
+def _of_spec(spec: ModelSpec, random: tuple[RandomTerm, ...]) -> str:
+    """The hash of a spec; parts that a spec could not have at first are left out where it has none, so that files
+    written then keep theirs."""
+    terms = () if spec.is_area_level else random
+    formula = canonical(spec.response, spec.fixed, spec.offset, terms)
+    texts = [formula, _of_terms(random), _of_residual(spec.residual)]
+    texts += [] if spec.weights is None else [repr(spec.weights)]
+    return _short(text.encode() for text in texts)
+
+
+def _of_terms(terms: tuple[RandomTerm, ...]) -> str:
+    """As Python writes a tuple."""
+    return f"({', '.join(map(_of_term, terms))}{',' if len(terms) == 1 else ''})"
+
+
+def _of_term(term: RandomTerm) -> str:
+    covariance = "" if term.covariance == General() else f", covariance={term.covariance!r}"
+    return f"RandomTerm(coefficients={term.coefficients!r}, group={term.group!r}{covariance})"
+
+
+def _of_residual(residual: Residual) -> str:
+    """Sampling variances of areas are hashed under the name that they had first."""
+    return repr(residual).replace("SamplingVariances(", "KnownVariances(", 1)
 
 
 def _short(parts: Iterable[bytes]) -> str:

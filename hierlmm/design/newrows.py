@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator
+from typing import Literal, cast, get_args
 
 import numpy as np
 
 from hierlmm.design.area import build_area
 from hierlmm.design.coding import Coding, check_finite, frozen, not_determined
 from hierlmm.design.encoder import Encoder, apply
-from hierlmm.design.grouping import recognised
+from hierlmm.design.grouping import label_codes, recognised
 from hierlmm.design.lmm import build_lmm
 from hierlmm.design.rank import unexplained
 from hierlmm.design.source import Source, complete, read
 from hierlmm.design.types import AreaDesign, LMMDesign, Matrix, NewRows
+from hierlmm.design.weights import relative_variances, variance_column
 from hierlmm.errors import DesignError, SpecError, listed
 from hierlmm.spec.model import ModelSpec
+
+# What a level of a grouping factor that is not in the fit is to a prediction.
+NewLevels = Literal["error", "population"]
 
 
 def build(spec: ModelSpec, data: object) -> LMMDesign | AreaDesign:
@@ -31,14 +36,17 @@ def build(spec: ModelSpec, data: object) -> LMMDesign | AreaDesign:
 def encode(design: LMMDesign | AreaDesign, data: object) -> NewRows:
     """Rows of `data` coded as those of `design`: same columns of X and Z, states of transforms and levels.
 
-    Columns of the response and the sampling variances may be absent. A level of a grouping factor that the design
+    Columns of the response, the known variances and the weights may be absent. Rows of a group that the design has are
+    centred by within and between on that group's mean in the design, those of a new group on its mean over `data`;
+    `notes` of the result says for which. A level of a grouping factor that the design
     does not have gets code -1. Raises DesignError for missing or infinite values, for categories of a predictor
     that the design does not have, and for rows whose linear predictor the design does not determine.
     """
     coding = design.coding or _coding(design)
     used = design.spec.columns()
     needed = tuple(dict.fromkeys((*used.fixed, *used.random, *used.groups, *used.offset)))
-    source = read(data, needed, used.sampling_variance)
+    of_variance = variance_column(design.spec)
+    source = read(data, needed, used.sampling_variance if of_variance is None else (of_variance,))
     columns, index = source.columns, source.index
     _, gaps = complete((columns[name] for name in needed), index)
     if gaps:
@@ -54,6 +62,7 @@ def encode(design: LMMDesign | AreaDesign, data: object) -> NewRows:
     known = [recognised(keys, columns, index) for keys in coding.keys]
     variance = next((columns[name] for name in used.sampling_variance if name in columns), None)
     area_level = isinstance(design, AreaDesign)
+    encoders = (coding.fixed, *(encoder for parts in coding.random for encoder in parts))
     return NewRows(
         index=index,
         X=frozen(np.asfortranarray(whole[:, coding.keep])),
@@ -62,7 +71,45 @@ def encode(design: LMMDesign | AreaDesign, data: object) -> NewRows:
         codes=tuple(codes for codes, _ in known),
         groups=tuple(labels for _, labels in known),
         D=np.full(len(index), np.nan) if variance is None else np.array(variance.numbers()),
+        scale=None if area_level else frozen(relative_variances(design.spec, columns, index)),
+        notes=tuple(dict.fromkeys(note for encoder in encoders for note in _own_means(encoder, source))),
     )
+
+
+def _own_means(encoder: Encoder, source: Source) -> Iterator[str]:
+    """Groups of within and between that the fit does not have."""
+    for name, labels in encoder.groups.items():
+        found = label_codes(source.columns[name])[1]
+        if len(new := found[labels.get_indexer(found) < 0]):
+            yield (
+                f"Levels of {name} that are not in the fit ({listed(new)}): within(...) and between(...) take their "
+                "means over the rows given here."
+            )
+
+
+def rows_to_predict(design: LMMDesign, new: object, new_levels: NewLevels) -> NewRows:
+    """The rows of the table `new` coded as those of the design (None: its own rows), for prediction.
+
+    new_levels  "error" refuses levels of a grouping factor that the design does not have, naming levels and rows;
+                "population" gives them code -1: draws from the population of levels
+
+    Raises DesignError as `encode` does.
+    """
+    if new_levels not in get_args(NewLevels):
+        raise DesignError(f"`new_levels` is 'error' or 'population'; found {new_levels!r}. Use one of these.")
+    if new is None:
+        return own_rows(design)
+    rows = encode(design, new)
+    if new_levels == "error":
+        for factor, codes, labels in zip(design.factors, rows.codes, rows.groups, strict=True):
+            if (fresh := codes < 0).any():
+                raise DesignError(
+                    f"A level to predict for must occur in the fit; {factor.name} has {listed(labels[fresh].unique())} "
+                    f'in rows {listed(rows.index[fresh])}. Correct it, or use new_levels="population" for levels '
+                    "drawn from the population: their effect is predicted as zero, with the variance between levels in "
+                    "the standard error."
+                )
+    return rows
 
 
 def _checked(encoder: Encoder, source: Source) -> Matrix:
@@ -91,4 +138,5 @@ def own_rows(design: LMMDesign) -> NewRows:
         codes=tuple(f.codes for f in design.factors),
         groups=tuple(f.levels[f.codes] for f in design.factors),
         D=np.full(len(design.y), np.nan),
+        scale=np.ones(len(design.y)) if design.scale is None else design.scale,
     )

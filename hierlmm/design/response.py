@@ -65,8 +65,13 @@ def _check_order(y: object, labels: pd.Index) -> None:
         )
 
 
-def response_values(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index) -> Vector:
-    """(n,) response, nan where a column it reads is missing. Raises DesignError for text and infinite values."""
+def response_values(
+    spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index, count: Vector | None = None
+) -> Vector:
+    """(n,) response, nan where a column it reads is missing. Raises DesignError for text and infinite values.
+
+    count  (n,) how often each row counts in the mean of scale(y); None: once
+    """
     name = unquoted(spec.response)
     for read in spec.columns().response:
         _check_response(columns[read], index)
@@ -75,7 +80,8 @@ def response_values(spec: ModelSpec, columns: Mapping[str, Column], index: pd.In
         check_response_finite(y, spec.response, columns, index)
         return frozen(y)
     present = np.flatnonzero(np.logical_and.reduce([_present(columns[read]) for read in spec.columns().response]))
-    values, _ = learn((spec.response,), {read: column.take(present) for read, column in columns.items()}, len(present))
+    there = {read: column.take(present) for read, column in columns.items()}
+    values, _ = learn((spec.response,), there, len(present), None if count is None else count[present])
     if values.shape[1] != 1:
         raise DesignError(f"The response must be one numeric column; {spec.response} gives {values.shape[1]} columns.")
     y = np.full(len(index), np.nan)

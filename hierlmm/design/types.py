@@ -26,16 +26,19 @@ Structure = Literal["general", "identity", "cs"]
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Rows of the table that were left out because a value the model needs is missing.
+    """Rows of the table that were left out because a value the model needs is missing, or their weight is 0.
 
-    rows     labels of the rows, in table order
-    columns  for each of them, the columns in which the value is missing
+    rows        labels of the rows with a missing value, in table order
+    columns     for each of them, the columns in which the value is missing
+    unweighted  labels of the other rows that were left out, whose weight is 0
     """
 
     rows: tuple[object, ...] = ()
     columns: tuple[tuple[str, ...], ...] = ()
+    unweighted: tuple[object, ...] = ()
 
     def __len__(self) -> int:
+        """How many rows have a missing value."""
         return len(self.rows)
 
 
@@ -46,8 +49,9 @@ class Fingerprint:
     spec       canonical text of the model specification
     rows       number and labels of the rows used
     response   values of the response
-    predictors values of the columns that fixed and random part, groups and offsets read, and names of those of X and Z
-    variances  known sampling variances ("" where the residual variance is estimated)
+    predictors values of the columns that fixed and random part, groups, offsets and the residual structure read, and
+               names of those of X and Z
+    variances  known variances and weights ("" where the model has none)
     """
 
     spec: str
@@ -163,6 +167,9 @@ class NewRows:
     index   (k,) labels; X (k, p); offset (k,)
     Z       per grouping factor (k, q); codes per factor (k,), -1 where the level is new; groups the labels
     D       (k,) known sampling variances for area-level rows, nan otherwise
+    scale   (k,) known variances of the residuals relative to sigma²: 1 where the model has none, nan where the column
+            they are read from is absent; None: not asked for
+    notes   sentences on how the rows were coded that a reader of the predictions should know
     """
 
     index: pd.Index
@@ -172,3 +179,5 @@ class NewRows:
     codes: tuple[Codes, ...]
     groups: tuple[pd.Index, ...]
     D: Vector
+    scale: Vector | None = None
+    notes: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.design import encode, own_rows
+from hierlmm.design import NewLevels, rows_to_predict
 from hierlmm.design.types import NewRows
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.lmm_frames import covariance_roots, with_interval
@@ -28,8 +28,13 @@ def conditional_fitted(fit: LMMFit) -> pd.Series:
     return pd.Series(total, fit.design.index, name="conditional_fitted")
 
 
-def predict(fit: LMMFit, new: object, target: Literal["mean", "observation"]) -> pd.DataFrame:
+def predict(
+    fit: LMMFit, new: object, target: Literal["mean", "observation"], new_levels: NewLevels = "error"
+) -> pd.DataFrame:
     """estimate, se, lower, upper, population, new_levels; one row per row of `new`, in its order.
+
+    A level of a grouping factor that is not in the fit is refused by new_levels "error", and a draw from the
+    population by "population".
 
     estimate    x'β + offset + z'b̂, with b = 0 for levels that were not observed
     se          contains the uncertainty of β and of b (jointly, over all factors), the between-level variance of
@@ -38,11 +43,12 @@ def predict(fit: LMMFit, new: object, target: Literal["mean", "observation"]) ->
     population  x'β + offset
     new_levels  names of the grouping factors whose level was not observed
 
-    Raises DesignError for missing values and for categories that a fixed predictor did not have in the fit.
+    Raises DesignError for missing values, for categories that a fixed predictor did not have in the fit, and for
+    levels that the fit did not have where these are refused.
     """
     if target not in ("mean", "observation"):
         raise FitError(f"`target` is 'mean' or 'observation'; found {target!r}. Use one of these.")
-    rows = own_rows(fit.design) if new is None else encode(fit.design, new)
+    rows = rows_to_predict(fit.design, new, new_levels)
     population = rows.X @ fit.beta + rows.offset
     estimate = population.copy()
     variance = _known_part(fit, rows)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from hierlmm.design import NewLevels
 from hierlmm.design.crossproducts import CrossProducts
 from hierlmm.design.types import Fingerprint, LMMDesign
 from hierlmm.likelihood.blup import Joint
@@ -212,15 +213,22 @@ class LMMFit:
 
         return marginal_covariance(self, level, group)
 
-    def predict(self, new: object = None, *, target: Literal["mean", "observation"] = "mean") -> pd.DataFrame:
+    def predict(
+        self,
+        new: object = None,
+        *,
+        target: Literal["mean", "observation"] = "mean",
+        new_levels: NewLevels = "error",
+    ) -> pd.DataFrame:
         """Predictions with prediction errors for new rows, or for the rows of the fit.
 
-        A level that was not observed is a draw from the population: its effect is predicted as zero and its
-        variance is in the standard error, never an observed level's effect. See `lmm_predict.predict`.
+        A level of a grouping factor that was not observed is refused and named. With new_levels="population" it is a
+        draw from the population: its effect is predicted as zero and its variance is in the standard error, never an
+        observed level's effect. See `lmm_predict.predict`.
         """
         from hierlmm.frequentist.lmm_predict import predict
 
-        return predict(self, new, target)
+        return predict(self, new, target, new_levels)
 
     def simulate(
         self, draws: int = 1, *, seed: int | np.random.Generator, effects: Literal["new", "fitted"] = "new"

@@ -44,12 +44,14 @@ def test_mixed_models_predict_known_and_new_levels_from_a_table():
     """predict: a known batch is β + b, a new one β with the between-batch variance added."""
     result = hl.posterior(LMM, LMM_DATA, draws=0, seed=1)
 
-    frame = result.predict(pd.DataFrame({"Batch": ["A", "Z"]}))
+    frame = result.predict(pd.DataFrame({"Batch": ["A", "Z"]}), new_levels="population")
     assert frame.estimate[0] == pytest.approx(result.group_coefficients.estimate[0], rel=1e-9)
     assert frame.se[0] == pytest.approx(result.group_coefficients.se[0], rel=1e-9)
     assert frame.estimate[1] == pytest.approx(result.fixed.estimate[0], rel=1e-9)
     assert list(frame.new_levels) == ["", "Batch"]
     pd.testing.assert_frame_equal(result.predict(), result.predict(LMM_DATA))
+    with pytest.raises(hl.DesignError, match='Batch has Z in rows 1.*new_levels="population"'):
+        result.predict(pd.DataFrame({"Batch": ["A", "Z"]}))
 
 
 def test_a_fresh_seed_is_kept_and_repeats_the_draws():

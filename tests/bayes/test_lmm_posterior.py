@@ -472,7 +472,10 @@ def test_predictions_agree_between_seeds_as_their_monte_carlo_errors_say():
     case = hl.load("sleepstudy")
     new = pd.DataFrame({"Days": [5.0], "Subject": [-1]})
 
-    frames = [hl.posterior(case.spec, case.data, draws=0, seed=seed).predict(new) for seed in range(12)]
+    frames = [
+        hl.posterior(case.spec, case.data, draws=0, seed=seed).predict(new, new_levels="population")
+        for seed in range(12)
+    ]
 
     estimate, mcse, se = (np.array([frame[name].iloc[0] for frame in frames]) for name in ("estimate", "mcse", "se"))
     assert np.abs(estimate - estimate.mean()).max() < 5 * mcse.max()

@@ -93,10 +93,10 @@ REFUSED = [
     case("same groups twice", "y ~ x + (1 | g) + (1 | h)", table(h=table()["g"].str.upper()), "same groups under two"),
     case("groups as fixed effects", "y ~ g + (1 | g)", table(), "already give every level of g its own Intercept"),
     case(
-        "(x || g) with categories",
-        "y ~ a + (a || g)",
+        "categories beside the intercept",
+        "y ~ a + (1 | g) + (0 + a | g)",
         table(a=["u", "v"] * 36),
-        r"categorical x stands in \(x \|\| g\)",
+        r"categorical x stands beside \(1 \| g\).*\(x \|\| g\)",
     ),
     case("text in arithmetic", "y ~ I(h * 2) + (1 | g)", table(h=["u", "v"] * 36), "computed from numbers.* h"),
     case("text in an offset", "y ~ x + offset(h) + (1 | g)", table(h=["u", "v"] * 36), "offset must be one numeric"),

@@ -130,7 +130,7 @@ def test_prediction_for_a_new_group_is_a_draw_from_the_population():
     fit = hl.fit(hl.lmm("Yield ~ 1 + (1 | Batch)"), hl.load("dyestuff").data)
     new = pd.DataFrame({"Batch": ["Z", "A"]})
 
-    mean, observation = fit.predict(new), fit.predict(new, target="observation")
+    mean, observation = (fit.predict(new, target=of, new_levels="population") for of in ("mean", "observation"))
 
     assert_allclose(mean.loc[0, "estimate"], fit.beta[0])
     assert_allclose(mean.loc[0, "se"] ** 2, fit.vcov_beta[0, 0] + fit.G[0][0, 0], rtol=1e-12)
@@ -259,7 +259,7 @@ def test_constant_response_has_no_variance_at_all():
 
     assert fit.outcome is LMMOutcome.NO_VARIATION
     assert (fit.sigma2, fit.G[0][0, 0], fit.beta[0]) == (0.0, 0.0, 3.0)
-    assert fit.predict(pd.DataFrame({"g": [0, 99]}))["estimate"].tolist() == [3.0, 3.0]
+    assert fit.predict(pd.DataFrame({"g": [0, 99]}), new_levels="population")["estimate"].tolist() == [3.0, 3.0]
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 1e-9), (0.0, 1e9), (1e10, 1.0), (-3e4, 7.0)])
@@ -336,7 +336,7 @@ def test_shorthands_equal_what_they_stand_for(one, other):
 
     first, second = hl.fit(hl.lmm(one), table), hl.fit(hl.lmm(other), table)
 
-    assert first.spec == second.spec
+    assert first.fingerprint == second.fingerprint
     assert_allclose(first.objective, second.objective, rtol=1e-13)
 
 
