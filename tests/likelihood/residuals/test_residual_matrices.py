@@ -17,6 +17,7 @@ from hierlmm.likelihood.residuals import (
     Structure,
     Toeplitz,
     Unstructured,
+    over_occasions,
 )
 
 STEP = 1e-30
@@ -255,3 +256,11 @@ def test_the_nugget_is_no_part_of_the_variance_of_a_row_with_itself_and_all_of_i
     c = structure.natural(phi).values[1]
     assert c == pytest.approx(1 / (1 + np.exp(1.2)), rel=1e-15)
     np.testing.assert_allclose(C[0], [1.0, 1 - c, (1 - c) * np.exp(-1)], rtol=1e-14)
+
+
+def test_the_matrix_over_all_occasions_and_its_correlations() -> None:
+    """Variances 1 and 4 and a correlation of one half, written out."""
+    S, C = over_occasions(HeterogeneousAR1(2), np.array([np.log(2.0), np.arctanh(0.5)]), np.array([0.0, 1.0]))
+
+    np.testing.assert_allclose(S, [[1.0, 1.0], [1.0, 4.0]], rtol=1e-14)
+    np.testing.assert_allclose(C, [[1.0, 0.5], [0.5, 1.0]], rtol=1e-14)
