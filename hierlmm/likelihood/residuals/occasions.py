@@ -23,7 +23,6 @@ from hierlmm.likelihood.residuals.structure import (
     correlation_bound,
     join,
     label,
-    sech2,
 )
 
 
@@ -80,7 +79,7 @@ class Antedependence:
         half = self.occasions - 1
         rho = np.tanh(phi[half:])
         pairs = tuple((j, j + 1) for j in range(half))
-        neighbours = Natural((CORRELATION,) * half, pairs, rho, np.diag(sech2(phi[half:])))
+        neighbours = Natural((CORRELATION,) * half, pairs, rho, np.diag(1.0 / np.cosh(phi[half:]) ** 2))
         return join(natural_ratios(phi[:half]), neighbours)
 
     def start(self, groups: Groups) -> Array:
@@ -102,7 +101,7 @@ class Antedependence:
         """C (T, T) and dC/d artanh rho (T - 1, T, T). Products leave one factor out without dividing by it."""
         T = self.occasions
         rho = np.tanh(phi[T - 1 :])
-        slope = sech2(phi[T - 1 :])
+        slope = 1.0 / np.cosh(phi[T - 1 :]) ** 2
         C = np.eye(T)
         for j in range(1, T):
             C[j, :j] = C[:j, j] = rho[j - 1] * C[j - 1, :j]
