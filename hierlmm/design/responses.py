@@ -32,24 +32,37 @@ class ResponseProducts:
     beta: Array
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Regression:
-    """The rows of a design, ready for products with any number of responses; weights are those of the design."""
+    """The rows of a design, ready for products with any number of responses.
 
-    def __init__(self, design: LMMDesign) -> None:
-        self.rows: WorkingRows = working_rows(design)
-        self.ones = intercept(design.X)
-        self.offset = design.offset
-        self.root = None if design.scale is None else np.sqrt(design.scale)[:, None]
-        X, frequency = self.rows.X, self.rows.frequency
-        self._weighted = X.T if frequency is None else X.T * frequency
-        self._gram = self._weighted @ X
-        self._sums = tuple(_Sums.of(codes, G) for codes, (G, _) in zip(self.rows.codes, self.rows.sizes, strict=True))
+    ones (p,) coefficients k with X k = 1, None where there are none; offset (n,); root (n, 1) of the known relative
+    variances, None where they are equal
+    weighted (p, n) X' times the frequencies; gram (p, p) its product with X; sums per factor of `rows`
+    """
+
+    rows: WorkingRows
+    ones: Array | None
+    offset: Array
+    root: Array | None
+    weighted: Array
+    gram: Array
+    sums: tuple[_Sums, ...]
+
+    @classmethod
+    def of(cls, design: LMMDesign) -> Regression:
+        """The working rows of `design`, on the scale on which `cross_products` forms its products."""
+        rows = working_rows(design)
+        weighted = rows.X.T if rows.frequency is None else rows.X.T * rows.frequency
+        root = None if design.scale is None else np.sqrt(design.scale)[:, None]
+        sums = tuple(_Sums.of(codes, G) for codes, (G, _) in zip(rows.codes, rows.sizes, strict=True))
+        return cls(rows, intercept(design.X), design.offset, root, weighted, weighted @ rows.X, sums)
 
     def products(self, Y: Array) -> ResponseProducts:
         """Products of the responses Y (n, B), data scale."""
         frequency = self.rows.frequency
         work, shift = self._shifted(Y)
-        b = np.linalg.solve(self._gram, self._weighted @ work) if len(self._gram) else self._weighted @ work
+        b = np.linalg.solve(self.gram, self.weighted @ work) if len(self.gram) else self.weighted @ work
         e = work - self.rows.X @ b
         weighted = e if frequency is None else e * frequency[:, None]
         beta = self.rows.X_map @ b
@@ -57,8 +70,8 @@ class Regression:
             beta = beta + self.ones[:, None] * shift
         around = np.einsum("ib,ib->b", work, work if frequency is None else work * frequency[:, None])
         return ResponseProducts(
-            tuple(sums(Z, weighted) for sums, Z in zip(self._sums, self.rows.Z, strict=True)),
-            self._weighted @ e,
+            tuple(sums(Z, weighted) for sums, Z in zip(self.sums, self.rows.Z, strict=True)),
+            self.weighted @ e,
             np.einsum("ib,ib->b", e, weighted),
             around,
             beta,
@@ -67,7 +80,7 @@ class Regression:
     def _shifted(self, Y: Array) -> tuple[Array, Array]:
         """Responses less about their mean where X spans the intercept, over the root of the known variances."""
         y = Y - self.offset[:, None] if self.offset.any() else Y
-        shift = np.zeros(Y.shape[1])
+        shift: Array = np.zeros(Y.shape[1])
         if self.ones is not None:
             # from the first value: with y + 1e10 a plain mean has lost the digits
             first = y[0]

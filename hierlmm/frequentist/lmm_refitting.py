@@ -36,7 +36,7 @@ def refits(fit: LMMFit, Y: object, jobs: int = 1) -> LMMRefits:
     labels of these rows in another order.
     """
     values, labels = _responses(fit, Y)
-    out = _Estimates.empty(fit, values.shape[1])
+    out = _Estimates(fit, values.shape[1])
     if _together(fit):
         _fit_together(fit, values, out)
     else:
@@ -53,13 +53,7 @@ def _responses(fit: LMMFit, Y: object) -> tuple[Array, pd.Index]:
     """The responses as a (n, B) copy, and their labels."""
     index = fit.design.index
     rows = len(index)
-    if isinstance(Y, pd.DataFrame) and len(Y) == rows and not Y.index.equals(index):
-        if Y.index.is_unique and index.is_unique and index.isin(Y.index).all():
-            raise DesignError(
-                "New responses have their rows in the order of the design; the labels of this table are those of the "
-                f"design in another order (from {Y.index[0]}, not {index[0]}). Reorder it with .loc, or drop its "
-                "labels with .to_numpy()."
-            )
+    _check_order(Y, index)
     try:
         values = np.array(Y, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
@@ -69,14 +63,27 @@ def _responses(fit: LMMFit, Y: object) -> tuple[Array, pd.Index]:
             f"New responses have one row for each of the design's and one column each; found shape {values.shape} for "
             f"{rows} rows. Give the rows in the order of the design; for one response use refit."
         )
-    if not (finite := np.isfinite(values)).all():
-        bad, columns = ~finite.all(axis=1), int((~finite.all(axis=0)).sum())
+    missing = ~np.isfinite(values)
+    if missing.any():
+        at, columns = np.flatnonzero(missing.any(axis=1)), int(missing.any(axis=0).sum())
         raise DesignError(
-            f"New responses must be finite; {int((~finite).sum())} values in {columns} of {values.shape[1]} columns "
-            f"are not, for {listed(index[bad])}. Correct them, or fit anew without these rows."
+            f"New responses must be finite; {int(missing.sum())} values in {columns} of {values.shape[1]} columns "
+            f"are not, for {listed(index[at])}. Correct them, or fit anew without these rows."
         )
     labels = Y.columns if isinstance(Y, pd.DataFrame) else pd.RangeIndex(values.shape[1])
     return values, labels
+
+
+def _check_order(Y: object, index: pd.Index) -> None:
+    """Refuse a table labelled as the rows are, but in another order: its values would go to the wrong rows."""
+    if not isinstance(Y, pd.DataFrame) or len(Y) != len(index) or Y.index.equals(index):
+        return
+    if Y.index.is_unique and index.is_unique and index.isin(Y.index).all():
+        raise DesignError(
+            "New responses have their rows in the order of the design; the labels of this table are those of the "
+            f"design in another order (from {Y.index[0]}, not {index[0]}). Reorder it with .loc, or drop its labels "
+            "with .to_numpy()."
+        )
 
 
 class _Estimates:
@@ -89,10 +96,6 @@ class _Estimates:
         self.theta, self.G = (tuple(np.full((B, q, q), np.nan) for q in widths) for _ in range(2))
         self.outcomes = [LMMOutcome.NOT_CERTIFIED] * B
         self.open = np.zeros(B, dtype=bool)
-
-    @classmethod
-    def empty(cls, fit: LMMFit, B: int) -> _Estimates:
-        return cls(fit, B)
 
     def take(self, i: int, fit: LMMFit) -> None:
         """The estimates of one whole fit."""
@@ -124,7 +127,7 @@ def _replies(shape: Shared, found: ResponseProducts) -> Replies:
 def _fit_together(fit: LMMFit, values: Array, out: _Estimates) -> None:
     """Fit all responses in batches; those that need more patience or another kind of answer stay open."""
     cp = fit.equations
-    regression, shape, layout = Regression(fit.design), shared(cp, fit.method), Layout.of(cp)
+    regression, shape, layout = Regression.of(fit.design), shared(cp, fit.method), Layout.of(cp)
     start = _start(fit, layout)
     for here in _chunks(fit, values):
         found = regression.products(values[:, here])
@@ -175,8 +178,8 @@ def _fit_one_by_one(
 ) -> tuple[tuple[object, str], ...]:
     """Fit the responses that are open by the ordinary search; those without an answer are named with the reason."""
     left = np.flatnonzero(out.open)
-    problems = []
-    for i, found in zip(left, _ordinary(fit, values[:, left], jobs), strict=True):
+    problems: list[tuple[object, str]] = []
+    for i, found in zip(left.tolist(), _ordinary(fit, values[:, left], jobs), strict=True):
         if isinstance(found, LMMFit):
             out.take(i, found)
         else:
@@ -209,13 +212,16 @@ def blups(refits: LMMRefits) -> tuple[Array, ...]:
     sound = np.isfinite(refits.objective) & np.isfinite(refits.sigma2)
     if not _together(fit) or not fit.design.factors:
         sound[:] = False
-    regression, shape = Regression(fit.design), shared(cp, fit.method)
+    regression, shape = Regression.of(fit.design), shared(cp, fit.method)
     for here in _chunks(fit, values):
         at = np.arange(len(sound))[here][sound[here]]
         for start in range(0, len(at), shape.batch):
             part = at[start : start + shape.batch]
             found = regression.products(values[:, part])
-            roots = [np.linalg.solve(M, refits.theta[f][part]) for f, M in zip(cp.order, cp.Z_map, strict=True)]
+            roots = [
+                np.asarray(np.linalg.solve(M, refits.theta[f][part]), dtype=np.float64)
+                for f, M in zip(cp.order, cp.Z_map, strict=True)
+            ]
             b = predicted(shape, roots, _replies(shape, found), found.by_level[0])
             for f, M, effects in zip(cp.order, cp.Z_map, b, strict=True):
                 out[f][part] = effects @ M.T

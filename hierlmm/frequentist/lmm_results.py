@@ -21,6 +21,7 @@ from hierlmm.spec.model import ModelSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hierlmm.frequentist.lmm_refits import LMMRefits
     from hierlmm.frequentist.profile import ProfileCurve
 
 Array = NDArray[np.float64]
@@ -243,6 +244,15 @@ class LMMFit:
         from hierlmm.frequentist.lmm import refit
 
         return refit(self, y)
+
+    def refits(self, Y: object, *, jobs: int = 1) -> LMMRefits:
+        """The same model fitted to each column of Y (n, B), an array or data frame with the same rows, all at once.
+
+        `jobs` processes share the work for designs whose responses must be fitted one by one.
+        """
+        from hierlmm.frequentist.lmm_refitting import refits
+
+        return refits(self, Y, jobs)
 
     def profile(self) -> tuple[ProfileCurve, ...]:
         """The criterion along each sd, above its minimum, other variances re-optimised; none for very large designs."""

@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 
 # Derivative in a variance held at zero that rounding may leave negative.
 MULTIPLIER = -1e-6
+# Difference of criteria, relative, that is rounding: the answer of the first start is kept.
+SAME = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +63,7 @@ def optima(shape: Shared, layout: Layout, data: Replies, start: Array | None = N
 
 def _joined(parts: list[Optima]) -> Optima:
     whole = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in Optima.__slots__
-        if name != "factors"
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in Optima.__slots__ if name != "factors"
     }
     factors = tuple(np.concatenate(of) for of in zip(*(part.factors for part in parts), strict=True))
     return Optima(factors=factors, **whole)
@@ -75,17 +75,26 @@ def _batch(shape: Shared, layout: Layout, data: Replies, start: Array | None) ->
     found = _search(shape, layout, data, np.repeat(first[:, None], n, axis=1))
     again = np.flatnonzero(_singular(layout, found.theta) | ~found.certified)
     if len(again) and len(layout):
-        part, best = data[again], found[again]
-        evaluations = best.evaluations.copy()
-        for theta in _more_starts(layout):
-            other = _search(shape, layout, part, np.repeat(theta[:, None], len(again), axis=1))
-            evaluations += other.evaluations
-            better = (other.value < best.value - 1e-12 * np.abs(best.value)) | np.isnan(best.value)
-            better |= other.certified & ~best.certified & (other.value <= best.value + 1e-10 * np.abs(best.value))
-            best.put(better, other[better])
-        found.put(again, best)
-        found.evaluations[again] = evaluations
+        _search_again(shape, layout, data[again], found, again)
     return _finished(shape, layout, data, found)
+
+
+def _search_again(shape: Shared, layout: Layout, data: Replies, found: Minima, again: Places) -> None:
+    """Search from the other starts, all at once, and put what is better into `found`."""
+    m, starts = len(again), _more_starts(layout)
+    whole = np.repeat(np.stack(starts, axis=1), m, axis=1)
+    every = _search(shape, layout, data[np.tile(np.arange(m), len(starts))], whole)
+    best = found[again]
+    for i in range(len(starts)):
+        other = every[np.arange(i * m, (i + 1) * m)]
+        level = SAME * np.maximum(1.0, np.abs(best.value))
+        better = np.isnan(best.value) | (other.value < best.value - level)
+        better |= other.certified & ~best.certified & (other.value <= best.value + level)
+        evaluations = best.evaluations + other.evaluations
+        best.put(better, other[better])
+        best.evaluations[:] = evaluations
+    found.put(again, best)
+    found.evaluations[again] = best.evaluations
 
 
 def _spherical(layout: Layout, scale: float) -> Array:
@@ -108,6 +117,7 @@ def _more_starts(layout: Layout) -> list[Array]:
 
 def _search(shape: Shared, layout: Layout, data: Replies, start: Array) -> Minima:
     """One descent each, then the zeros made exact where that costs nothing."""
+
     def evaluate(at: Places, theta: Array) -> Points:
         return points(shape, layout, data if len(at) == len(data) else data[at], theta)
 
@@ -179,7 +189,7 @@ def _singular(layout: Layout, theta: Array) -> Mask:
 
 def _finished(shape: Shared, layout: Layout, data: Replies, found: Minima) -> Optima:
     """Estimates at the optima, and the Karush-Kuhn-Tucker condition where blocks are singular."""
-    n, p = len(data), shape.p
+    n = len(data)
     at = solve(shape, layout.factors(found.theta), data)
     factors = tuple(np.moveaxis(Lambda, -1, 0) for Lambda in at.factors)
     multipliers, singular = np.full(n, np.inf), np.zeros(n, dtype=bool)
@@ -191,7 +201,7 @@ def _finished(shape: Shared, layout: Layout, data: Replies, found: Minima) -> Op
         multipliers[suspect], singular[suspect] = _boundary(layout, [L[suspect] for L in factors], slopes)
     zero = np.zeros(n, dtype=bool)
     for Lambda in factors:
-        zero |= (~Lambda.any(axis=2)).any(axis=1)
+        zero |= np.any(~np.any(Lambda != 0, axis=2), axis=1)
     certified = found.certified & (multipliers >= MULTIPLIER)
     root = np.moveaxis(at.root[:, shape.R :, :], -1, 0)
     beta = at.delta[shape.R :].T
@@ -202,11 +212,12 @@ def _finished(shape: Shared, layout: Layout, data: Replies, found: Minima) -> Op
 
 
 def _boundary(layout: Layout, factors: list[Array], G_T: tuple[Array, ...]) -> tuple[Array, Mask]:
-    """Smallest derivative in the directions that each response's singular blocks leave out, and whether there are any."""
+    """Smallest derivative in the directions that each response's singular blocks leave out; whether there are any."""
     n = len(factors[0])
     smallest, singular = np.full(n, np.inf), np.zeros(n, dtype=bool)
     for block in layout.blocks:
-        at = np.ix_(np.arange(n), block.coefficients, block.coefficients)
+        columns = np.array(block.coefficients)
+        at = np.ix_(np.arange(n), columns, columns)
         Lambda, slope = factors[block.factor][at], G_T[block.factor][at]
         if not block.general:
             none = Lambda[:, 0, 0] < NEAR_ZERO

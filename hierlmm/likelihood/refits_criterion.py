@@ -57,7 +57,7 @@ def solve(shape: Shared, factors: tuple[Array, ...], data: Replies) -> Solved:
     keep = np.eye(q)[..., None] - np.einsum("uab,ubcn->uacn", shape.lead, gain)
     S = shape.rest[..., None] - (shape.moments @ gain.reshape(-1, n)).reshape(k, k, n)
     moved = np.einsum("uabn,ubn->uan", gain, data.once).reshape(-1, n)
-    hy = data.trailing - shape.across.reshape(-1, k).T @ moved
+    hy = data.trailing - shape.across.reshape(len(moved), k).T @ moved
     square = data.square - np.einsum("uabn,uabn->n", gain, data.twice)
     K = cholesky(_trailing(shape, factors, S))
     root = solve_lower(K, _turn(shape, factors, np.broadcast_to(np.eye(k)[..., None], (k, k, n))))
@@ -125,7 +125,7 @@ def effects(shape: Shared, data: Replies, at: Solved) -> Effects:
     """Z'P*y by pattern, and the derivative of the criterion in each T."""
     n, R, count = len(data), shape.R, shape.count[:, None, None]
     F = np.einsum("uabn,ubk->uakn", at.keep, shape.across)
-    fit = (shape.across.reshape(-1, shape.across.shape[2]) @ at.delta).reshape(data.once.shape)
+    fit = np.tensordot(shape.across, at.delta, axes=1)
     once = data.once - count * fit
     cross = once[:, :, None] * fit[:, None]
     twice = data.twice - fit[:, :, None] * data.once[:, None] - cross
@@ -152,9 +152,7 @@ def effects(shape: Shared, data: Replies, at: Solved) -> Effects:
         own = np.einsum("gagbn->abn", at.S[here, here].reshape(G, width, G, width, n))
         part = back[:, here].reshape(-1, width, n)
         each = u[here].reshape(G, width, n)
-        G_T.append(
-            own - np.einsum("jan,jbn->abn", part, part) - weight * np.einsum("gan,gbn->abn", each, each)
-        )
+        G_T.append(own - np.einsum("jan,jbn->abn", part, part) - weight * np.einsum("gan,gbn->abn", each, each))
     return Effects(F, q, Q, u, tuple(G_T))
 
 

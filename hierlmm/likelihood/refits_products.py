@@ -25,8 +25,9 @@ MOST_PRODUCTS = 400_000
 # Numbers in the largest array of a batch: half a megabyte, which a processor's cache holds with a few others.
 BATCH = 65_536
 SMALLEST_BATCH, LARGEST_BATCH = 16, 1024
-# Relative difference below which products of two levels are the same numbers summed in another order.
-SAME = 1e-13
+# Difference below which products of two levels are the same numbers summed in another order, relative to the lengths
+# of the columns.
+SAME = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,10 +76,10 @@ def batchable(cp: CrossProducts) -> bool:
 
 def shared(cp: CrossProducts, method: Method) -> Shared:
     """The patterns of a design, and the constants of its criterion."""
-    G, q, m = cp.lead_rest.shape
+    _, q, m = cp.lead_rest.shape
     k = m - 1
     across = cp.lead_rest[:, :, :k]
-    first, of = _patterns(np.concatenate([cp.lead.reshape(G, -1), across.reshape(G, -1)], axis=1))
+    first, of = _patterns(_key(cp.lead, across, np.diagonal(cp.rest)[:k]))
     U = len(first)
     count = np.bincount(of, minlength=U).astype(np.float64)
     rows = across[first]
@@ -91,30 +92,38 @@ def shared(cp: CrossProducts, method: Method) -> Shared:
     )  # fmt: skip
 
 
+def _key(lead: Array, across: Array, square: Array) -> Array:
+    """(G, q q + q k) products of each level relative to the mean lengths of their columns; square (k,) those of J."""
+    G = len(lead)
+    own = np.sqrt(np.einsum("gaa->a", lead) / max(G, 1))
+    own, other = np.where(own > 0, own, 1.0), np.sqrt(np.where(square > 0, square, 1.0) / max(G, 1))
+    parts = lead / np.outer(own, own), across / np.outer(own, other)
+    return np.concatenate([part.reshape(G, -1) for part in parts], axis=1)
+
+
 def _patterns(key: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """First row of each set of rows that agree to rounding, and the set of each row.
 
-    Rows are told apart by one random projection rather than by all their numbers, and sets are cut where sorted
-    projections jump; within a set all rows must agree with the first, else every row is its own set.
+    Rows are ordered by one projection and sets cut where it jumps; where rows of a set turn out to differ, only rows
+    that are equal to the last bit share a set.
     """
     G = len(key)
     if G == 0:
         return np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp)
-    size = np.sqrt((key**2).mean(axis=0))
-    scaled = key / np.where(size > 0, size, 1.0)
     # Any weights without structure do; a generator would need a seed.
-    weights = np.modf(np.sqrt(2.0 + np.arange(key.shape[1])))[0] + 0.5
-    mark = scaled @ weights
+    weights = 0.5 + np.modf(np.sqrt(2.0 + np.arange(key.shape[1])))[0]
+    mark = key @ weights
     order = np.argsort(mark, kind="stable")
-    spread = SAME * (np.abs(scaled) @ weights)[order]
-    jump = np.concatenate([[True], np.diff(mark[order]) > 100 * np.maximum(spread[1:], spread[:-1])])
+    size = (np.abs(key) @ weights)[order]
+    jump = np.concatenate([[True], np.diff(mark[order]) > SAME * np.maximum(size[1:], size[:-1])])
     of = np.empty(G, dtype=np.intp)
     of[order] = np.cumsum(jump) - 1
     first = np.zeros(int(of.max()) + 1, dtype=np.intp)
     first[of[::-1]] = np.arange(G)[::-1]
-    if (np.abs(scaled - scaled[first[of]]) <= 100 * SAME * np.maximum(np.abs(scaled), 1.0)).all():
+    if (np.abs(key - key[first[of]]) <= 10 * SAME * np.maximum(np.abs(key), 1.0)).all():
         return first, of
-    return np.arange(G), np.arange(G)
+    _, first, of = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    return first, of.ravel()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

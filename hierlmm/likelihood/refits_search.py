@@ -43,9 +43,7 @@ class Minima:
         self.value[at], self.decrement[at], self.certified[at] = other.value, other.decrement, other.certified
 
     def __getitem__(self, at: Places | Mask) -> Minima:
-        return Minima(
-            self.theta[:, at], self.value[at], self.decrement[at], self.certified[at], self.evaluations[at]
-        )
+        return Minima(self.theta[:, at], self.value[at], self.decrement[at], self.certified[at], self.evaluations[at])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +59,7 @@ class _Steps:
 
 def minimise(evaluate: Evaluate, start: Array, free: Mask) -> Minima:
     """Minimise n criteria from `start` (E, n) over the elements that are free (E, n); the others are held at zero."""
-    E, n = start.shape
+    n = start.shape[1]
     out = Minima(start.copy(), np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, bool), np.zeros(n, np.intp))
     alive = np.arange(n)
     theta = np.where(free, start, 0.0)
@@ -70,9 +68,7 @@ def minimise(evaluate: Evaluate, start: Array, free: Mask) -> Minima:
     for evaluations in range(1, MOST_STEPS + 1):
         steps = _steps(point, radius)
         last = evaluations == MOST_STEPS
-        small = (steps.decrement < CONVERGED) | (
-            (steps.decrement < CERTIFIED) & (steps.decrement > 0.25 * best)
-        )
+        small = (steps.decrement < CONVERGED) | ((steps.decrement < CERTIFIED) & (steps.decrement > 0.25 * best))
         done = (small & (steps.curvature >= -1e-10 * steps.scale)) | (radius < 1e-14) | last
         done |= ~np.isfinite(point.value)
         if done.any():
@@ -100,9 +96,7 @@ def minimise(evaluate: Evaluate, start: Array, free: Mask) -> Minima:
 
 
 def _kept(steps: _Steps, at: Mask) -> _Steps:
-    return _Steps(
-        steps.step[:, at], steps.gain[at], steps.decrement[at], steps.curvature[at], steps.scale[at]
-    )
+    return _Steps(steps.step[:, at], steps.gain[at], steps.decrement[at], steps.curvature[at], steps.scale[at])
 
 
 def _restricted(point: Points, free: Mask) -> Points:
