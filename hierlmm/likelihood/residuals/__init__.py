@@ -3,7 +3,7 @@
 from hierlmm.likelihood.residuals.continuous import ContinuousAR1
 from hierlmm.likelihood.residuals.occasions import Antedependence, Stratified, Unstructured
 from hierlmm.likelihood.residuals.serial import AR1, HeterogeneousAR1, Toeplitz
-from hierlmm.likelihood.residuals.structure import Natural, Structure
+from hierlmm.likelihood.residuals.structure import Natural, Structure, over_occasions
 from hierlmm.likelihood.residuals.symmetric import CompoundSymmetry, HeterogeneousCompoundSymmetry
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "Structure",
     "Toeplitz",
     "Unstructured",
+    "over_occasions",
 ]

@@ -23,6 +23,7 @@ from hierlmm.likelihood.residuals.structure import (
     correlation_bound,
     join,
     label,
+    sech2,
 )
 
 
@@ -79,7 +80,7 @@ class Antedependence:
         half = self.occasions - 1
         rho = np.tanh(phi[half:])
         pairs = tuple((j, j + 1) for j in range(half))
-        neighbours = Natural((CORRELATION,) * half, pairs, rho, np.diag(1.0 / np.cosh(phi[half:]) ** 2))
+        neighbours = Natural((CORRELATION,) * half, pairs, rho, np.diag(sech2(phi[half:])))
         return join(natural_ratios(phi[:half]), neighbours)
 
     def start(self, groups: Groups) -> Array:
@@ -101,7 +102,7 @@ class Antedependence:
         """C (T, T) and dC/d artanh rho (T - 1, T, T). Products leave one factor out without dividing by it."""
         T = self.occasions
         rho = np.tanh(phi[T - 1 :])
-        slope = 1.0 / np.cosh(phi[T - 1 :]) ** 2
+        slope = sech2(phi[T - 1 :])
         C = np.eye(T)
         for j in range(1, T):
             C[j, :j] = C[:j, j] = rho[j - 1] * C[j - 1, :j]

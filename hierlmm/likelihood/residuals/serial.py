@@ -12,7 +12,16 @@ import numpy as np
 
 from hierlmm.likelihood.residuals.moments import LARGEST, by_lag, log_ratios, standardised
 from hierlmm.likelihood.residuals.ratios import natural_ratios, ratio_bounds, scale
-from hierlmm.likelihood.residuals.structure import CORRELATION, Array, Codes, Groups, Natural, correlation_bound, join
+from hierlmm.likelihood.residuals.structure import (
+    CORRELATION,
+    Array,
+    Codes,
+    Groups,
+    Natural,
+    correlation_bound,
+    join,
+    sech2,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +40,14 @@ class AR1:
         # Few lags occur many times: powers once per lag. Not where lags are longer than there are pairs.
         steps = np.arange(longest + 1) if longest <= lag.size else lag
         power = rho ** steps.astype(np.float64)
-        slope = _derivative(rho, steps) * _sech2(phi[0])
+        slope = _derivative(rho, steps) * sech2(phi)
         if steps is not lag:
             power, slope = power[lag], slope[lag]
         return power, slope[None]
 
     def natural(self, phi: Array) -> Natural:
         """The correlation at lag 1, index (1,)."""
-        return Natural(("correlation",), ((1,),), np.tanh(phi), np.array([[_sech2(phi[0])]]))
+        return Natural(("correlation",), ((1,),), np.tanh(phi), sech2(phi)[:, None])
 
     def start(self, groups: Groups) -> Array:
         """From the mean product at the shortest lag that occurs."""
@@ -140,12 +149,6 @@ def _lags(place: Array) -> Codes:
     return np.rint(np.abs(place[:, :, None] - place[:, None, :])).astype(np.intp)
 
 
-def _sech2(phi: float) -> float:
-    """d tanh(phi)/dphi, without loss where tanh(phi) is near 1."""
-    t = np.exp(-2.0 * abs(phi))
-    return float(4.0 * t / (1.0 + t) ** 2)
-
-
 def _derivative(rho: float, steps: Codes) -> Array:
     """d rho^steps/drho, 0 at lag 0 and finite at rho = 0."""
     slope: Array = steps * rho ** np.maximum(steps - 1, 0).astype(np.float64)
@@ -161,13 +164,14 @@ def _autocorrelations(phi: Array) -> tuple[Array, Array]:
     r, dr = np.ones(L), np.zeros((L - 1, L))
     a, da = np.zeros(0), np.zeros((L - 1, 0))
     v, dv = 1.0, np.zeros(L - 1)
+    curved = sech2(phi)
     for m in range(1, L):
         partial, slope = float(np.tanh(phi[m - 1])), np.zeros(L - 1)
-        slope[m - 1] = _sech2(phi[m - 1])
+        slope[m - 1] = float(curved[m - 1])
         back = slice(m - 1, 0, -1)
         r[m] = partial * v + a @ r[back]
         dr[:, m] = slope * v + partial * dv + da @ r[back] + dr[:, back] @ a
         da = np.column_stack([da - partial * da[:, ::-1] - slope[:, None] * a[::-1], slope])
         a = np.append(a - partial * a[::-1], partial)
-        v, dv = v * _sech2(phi[m - 1]), dv * _sech2(phi[m - 1]) - 2.0 * v * partial * slope
+        v, dv = v * float(curved[m - 1]), dv * float(curved[m - 1]) - 2.0 * v * partial * slope
     return r, dr

@@ -91,6 +91,19 @@ def join(*parts: Natural) -> Natural:
     )
 
 
+def over_occasions(structure: Structure, phi: Array, place: Array) -> tuple[Array, Array]:
+    """R/sigma² (T, T) and the correlations (T, T) of a group seen at all T occasions, whose places are `place` (T,)."""
+    S = structure.relative(phi, place[None], np.arange(len(place))[None])[0][0]
+    sd = np.sqrt(np.diagonal(S))
+    return S, S / (sd[:, None] * sd)
+
+
+def sech2(phi: Array) -> Array:
+    """d tanh(phi)/dphi = 1 - tanh², without loss where tanh(phi) is near 1."""
+    t = np.exp(-2.0 * np.abs(phi))
+    return np.asarray(4.0 * t / (1.0 + t) ** 2)
+
+
 def correlation_bound(rho: float, what: str) -> tuple[str, ...]:
     """The sentence about a correlation at -1 or 1, if it is there."""
     if 1.0 - abs(rho) >= AT_BOUND:
