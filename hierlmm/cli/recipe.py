@@ -79,7 +79,7 @@ def code(subject: Subject, told: Settings, path: Path) -> str:
 
 def _spec(subject: Subject) -> str:
     """The spec as Python: the catalogue's, or the constructor with its arguments."""
-    from hierlmm.spec.toml import to_mapping
+    from hierlmm.spec.table import to_mapping
 
     if subject.file is None and not subject.choices.given():
         return "case.spec"

@@ -27,8 +27,9 @@ def lmm(formula: str, residual: LMMResidual = INDEPENDENT, weights: Weights | No
               (x || g)                (1 | g) + diag(0 + x | g). A categorical f has one variance for the indicator of
                                       each level; lme4 keeps these correlated, which with (1 | g) is not identified
               within(x, g)            deviation of the numeric x from its mean over the rows of the same g
-              between(x, g)           that mean: of the rows fitted, and on new data of known groups the same means.
-                                      The two together separate what x does within groups from what groups differ in
+              between(x, g)           that mean. New rows of a group that was fitted take its mean of then, rows of
+                                      a new group the mean of those given. Together the two separate what x does
+                                      within groups from how groups with different x differ
               offset(x)               enters with coefficient 1
               and log, exp, sqrt, poly, bs, C, center and the like
     residual  hl.Independent(), hl.KnownVariances, hl.Stratified, hl.CompoundSymmetry,
