@@ -34,7 +34,7 @@ NESTED = 200
 
 
 class Cells(Protocol):
-    """The pairs of a leading level and a trailing random-effects column that occur, sorted by level.
+    """The pairs of a leading level and a trailing random-effects column that occur, by level and column.
 
     level, column (c,); values (c, q) the products of the level's coefficients with the column.
     """

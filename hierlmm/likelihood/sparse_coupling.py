@@ -24,13 +24,15 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
 Index = NDArray[np.int32] | NDArray[np.intp]
 
-# Coefficients of pairs that are kept (12 bytes each: 100 MB); beyond, they are formed again in parts of this size.
+# Coefficients of pairs that are kept (12 bytes each: 100 MB); beyond, they are formed again in runs of this size.
 LARGEST_PAIRS = 8_000_000
+# Pairs that are formed at once.
+AT_ONCE = 100_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """Pairs of cells (left, right) of the same level, each pair once, a cell with itself too, by level."""
+    """Pairs of cells left >= right of the same level, each pair once, a cell with itself too, by level."""
 
     left: Codes
     right: Codes
@@ -49,7 +51,7 @@ class Pairs:
 
 @dataclass(slots=True, eq=False)
 class Coupling:
-    """Cells (level, column) with their q products, sorted by level; `places` says where pairs of columns are kept.
+    """Cells (level, column) with their q products, by level and column; `places` says where pairs of columns are kept.
 
     level, column (c,); values (c, q); levels and columns their numbers. What is derived from them is built at the
     first use and kept.
@@ -97,103 +99,94 @@ class Coupling:
 
     def scatter(self, H: Array) -> Array:
         """(length,) the sum over levels of A_l' H_l A_l at its places, for (levels, q, q) symmetric H."""
-        a, b = np.tril_indices(self.width)
-        flat = H[:, a, b]
-        total: Array | None = None
-        for first, last, P in self._products():
-            part = P.T @ flat[first:last].ravel()
-            total = part if total is None else np.add(total, part, out=total)
-        out = np.zeros(self.places.length) if total is None else total
-        out[self.places.diagonal] *= 2
-        return out
+        out: Array | None = None
+        for first, last, products in self._products():
+            for (a, b), P in zip(self._elements, products, strict=True):
+                part = P.T @ np.ascontiguousarray(H[first:last, a, b])
+                out = part if out is None else np.add(out, part, out=out)
+        total = np.zeros(self.places.length) if out is None else out
+        total[self.places.diagonal] *= 2
+        return total
 
     def gather(self, D: Array) -> Array:
         """(levels, q, q) A_l D A_l' from the (length,) values of a symmetric D at the places."""
-        a, b = np.tril_indices(self.width)
         out = np.empty((self.levels, self.width, self.width))
-        for first, last, P in self._products():
-            sums = (P @ D).reshape(last - first, len(a))
-            out[first:last, a, b] = sums
-            out[first:last, b, a] = sums
-        diagonal = np.arange(self.width)
-        out[:, diagonal, diagonal] *= 2
+        for first, last, products in self._products():
+            for (a, b), P in zip(self._elements, products, strict=True):
+                out[first:last, a, b] = out[first:last, b, a] = (P @ D) * (2 if a == b else 1)
         return out
 
     def spread(self, D: Array) -> Array:
         """(c, q) sums over the cells i of the level of cell j of D[column_i, column_j] a_i."""
         out = np.zeros_like(self.values)
-        for first, last in self._parts():
+        for first, last in self._runs(0, self.levels, AT_ONCE):
             pairs = Pairs.of(self.start, first, last)
             weight = D[self._places_of(pairs)]
             other = np.flatnonzero(pairs.left != pairs.right)
+            cells = slice(self.start[first], self.start[last])
+            left, right, size = pairs.left - cells.start, pairs.right - cells.start, cells.stop - cells.start
             for a in range(self.width):
-                value = self.values[:, a]
-                out[:, a] += np.bincount(pairs.right, weight * value[pairs.left], len(out))
-                mirrored = weight[other] * value[pairs.right[other]]
-                out[:, a] += np.bincount(pairs.left[other], mirrored, len(out))
+                value = self.values[cells, a]
+                out[cells, a] = np.bincount(right, weight * value[left], size)
+                out[cells, a] += np.bincount(left[other], weight[other] * value[right[other]], size)
         return out
 
     def _places_of(self, pairs: Pairs) -> Codes:
-        i, j = self.column[pairs.left], self.column[pairs.right]
-        return self.places.position(np.maximum(i, j), np.minimum(i, j))
+        return self.places.position(self.column[pairs.left], self.column[pairs.right])
 
-    def _parts(self) -> Iterator[tuple[int, int]]:
-        """Runs of levels whose pairs are few enough to be formed at once."""
-        count = np.diff(self.start)
-        total = np.cumsum(count * (count + 1) // 2) * (self.width * (self.width + 1) // 2)
-        first = 0
-        while first < self.levels:
-            done = total[first - 1] if first else 0
-            last = max(first + 1, int(np.searchsorted(total, done + LARGEST_PAIRS, side="right")))
-            yield first, last
-            first = last
+    @property
+    def _elements(self) -> list[tuple[int, int]]:
+        """The lower triangle of a level's (q, q) matrix."""
+        return [(a, b) for a in range(self.width) for b in range(a + 1)]
 
-    def _products(self) -> Iterator[tuple[int, int, csr_array]]:
+    def _runs(self, first: int, last: int, largest: int) -> Iterator[tuple[int, int]]:
+        """Runs of the levels first..last with at most `largest` pairs each, where no single level has more."""
+        total = np.cumsum(_pair_counts(self.start[first : last + 1]))
+        at = 0
+        while at < len(total):
+            done = total[at - 1] if at else 0
+            stop = max(at + 1, int(np.searchsorted(total, done + largest, side="right")))
+            yield first + at, first + stop
+            at = stop
+
+    def _products(self) -> Iterator[tuple[int, int, list[csr_array]]]:
         """Runs of levels with their coefficients: kept where one run holds all of them."""
-        parts = list(self._parts())
-        if len(parts) == 1 and not self._kept:
-            self._kept.append(self._coefficients(*parts[0]))
-        for part in parts:
-            yield *part, self._kept[0] if self._kept else self._coefficients(*part)
+        runs = list(self._runs(0, self.levels, LARGEST_PAIRS // len(self._elements)))
+        if len(runs) == 1 and not self._kept:
+            self._kept.extend(self._coefficients(*runs[0]))
+        for first, last in runs:
+            yield first, last, self._kept or self._coefficients(first, last)
 
-    def _coefficients(self, first: int, last: int) -> csr_array:
-        """(levels * q (q + 1) / 2, length) P: row (l, a, b), a >= b, of a_i[a] a_j[b] + a_i[b] a_j[a] (once if a = b).
+    def _coefficients(self, first: int, last: int) -> list[csr_array]:
+        """Per element a >= b of the triangle (last - first, length) P: a_i[a] a_j[b] + a_i[b] a_j[a], once if a = b.
 
         A column with itself is halved, so that P is half of the map from D to A_l D A_l' on the diagonal, and all
         of it off the diagonal.
         """
         from scipy.sparse import csr_array
 
-        pairs = Pairs.of(self.start, first, last)
-        half = np.where(pairs.left == pairs.right, 0.5, 1.0)
-        place = _index(self._places_of(pairs))
-        count = np.diff(self.start[first : last + 1])
-        ends = np.concatenate([[0], np.cumsum(count * (count + 1) // 2)])
-        shape = ((last - first) * (self.width * (self.width + 1) // 2), self.places.length)
-        if self.width == 1:
-            value = self.values[:, 0]
-            return csr_array((value[pairs.left] * value[pairs.right] * half, place, _index(ends)), shape=shape)
-        return self._interleaved(pairs, half, place, ends, shape)
+        bounds = np.concatenate([[0], np.cumsum(_pair_counts(self.start[first : last + 1]))])
+        place = np.empty(bounds[-1], dtype=np.int32 if self.places.length < 2**31 else np.intp)
+        data = np.empty((len(self._elements), bounds[-1]))
+        # In runs that stay in the processor's cache: the pairs themselves would be the largest arrays of a fit.
+        for low, high in self._runs(first, last, AT_ONCE):
+            pairs = Pairs.of(self.start, low, high)
+            here = slice(bounds[low - first], bounds[high - first])
+            place[here] = self._places_of(pairs)
+            left, right = self.values[pairs.left], self.values[pairs.right]
+            right[pairs.left == pairs.right] *= 0.5
+            for out, (a, b) in zip(data, self._elements, strict=True):
+                out[here] = left[:, a] * right[:, b]
+                if a != b:
+                    out[here] += left[:, b] * right[:, a]
+        shape = (last - first, self.places.length)
+        return [csr_array((out, place, _index(bounds)), shape=shape) for out in data]
 
-    def _interleaved(self, pairs: Pairs, half: Array, place: Index, ends: Codes, shape: tuple[int, int]) -> csr_array:
-        """The coefficients where a level has several: its rows one after the other, each over the same pairs."""
-        from scipy.sparse import csr_array
 
-        a, b = np.tril_indices(self.width)
-        t, count = len(a), np.diff(ends)
-        level = np.repeat(np.arange(len(count)), count)
-        within = np.arange(len(place)) - ends[level]
-        data, column = np.empty(len(place) * t), np.empty(len(place) * t, dtype=place.dtype)
-        left, right = self.values[pairs.left], self.values[pairs.right]
-        for k in range(t):
-            value = left[:, a[k]] * right[:, b[k]]
-            if a[k] != b[k]:
-                value = value + left[:, b[k]] * right[:, a[k]]
-            at = ends[level] * t + k * count[level] + within
-            data[at] = value * half
-            column[at] = place
-        bounds = np.concatenate([[0], np.cumsum(np.repeat(count, t))])
-        return csr_array((data, column, _index(bounds)), shape=shape)
+def _pair_counts(start: Codes) -> Codes:
+    """Pairs of cells of each level, from the first cell of each."""
+    count = np.diff(start)
+    return np.asarray(count * (count + 1) // 2, dtype=np.intp)
 
 
 def _index(values: Codes) -> Index:

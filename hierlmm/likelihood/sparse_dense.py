@@ -64,7 +64,7 @@ class DenseSystem:
 
         if not len(S):
             return cls(sizes, S, S, ())
-        inner = _between(sizes, S, factors, transposed=True)
+        inner = _between(sizes, S.copy(), factors, transposed=True)
         inner.ravel()[:: len(inner) + 1] += 1.0
         # The transpose is in Fortran's order, and its upper triangle is the lower one here: nothing is copied.
         U, info = dpotrf(inner.T, lower=0, clean=0, overwrite_a=1)
@@ -148,12 +148,12 @@ def turn(sizes: Sizes, factors: Sequence[Array], B: Array, transposed: bool) -> 
 
 
 def _between(sizes: Sizes, lower: Array, factors: Sequence[Array], *, transposed: bool) -> Array:
-    """Lambda'S Lambda (or Lambda S Lambda') from the lower triangle of S; the lower triangle of it is right."""
+    """Lambda'S Lambda (or Lambda S Lambda') from the lower triangle of S, which is overwritten; its lower triangle."""
     if all(q == 1 for _, q in sizes):
         scale = np.concatenate([np.full(G, Lambda[0, 0]) for (G, _), Lambda in zip(sizes, factors, strict=True)])
-        out: Array = lower * scale
-        out *= scale[:, None]
-        return out
+        lower *= scale
+        lower *= scale[:, None]
+        return lower
     whole = np.tril(lower)
     whole += np.tril(lower, -1).T
     once = turn(sizes, factors, whole, transposed)
