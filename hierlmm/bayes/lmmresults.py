@@ -63,7 +63,7 @@ class LMMPosterior(Posterior):
             frame.insert(7, "conditional_se", conditional.ravel())
             g1, inside = conditional.ravel() ** 2, within.ravel()
             parts.append(frame.assign(g1=g1, g2=inside - g1, g3=frame["se"] ** 2 - inside))
-        return pd.concat(parts, ignore_index=True)
+        return _stacked(parts, ("estimate", "se", "lower", "upper", "conditional_se", "mcse", "g1", "g2", "g3"))
 
     @property
     def group_coefficients(self) -> pd.DataFrame:
@@ -89,7 +89,7 @@ class LMMPosterior(Posterior):
                     columns[name][:, j] = column
             flat = {name: column.ravel() for name, column in columns.items()}
             parts.append(pd.DataFrame({**_labels(factor, names), **flat}))
-        return pd.concat(parts, ignore_index=True)
+        return _stacked(parts, NAMES)
 
     def predict(
         self,
@@ -116,6 +116,14 @@ class LMMPosterior(Posterior):
         from hierlmm.bayes.tables import lmm_summary
 
         return lmm_summary(self)
+
+
+def _stacked(parts: list[pd.DataFrame], numbers: tuple[str, ...]) -> pd.DataFrame:
+    """The frames of all factors below one another; without factors no row, and the same columns."""
+    if parts:
+        return pd.concat(parts, ignore_index=True)
+    labels = {name: np.empty(0, dtype=object) for name in ("group", "level", "term")}
+    return pd.DataFrame({**labels, **dict.fromkeys(numbers, np.empty(0))})
 
 
 def _labels(factor: GroupingFactor, terms: list[str]) -> dict[str, object]:

@@ -69,3 +69,12 @@ def test_the_posterior_of_a_linear_model_is_the_textbooks():
     assert_allclose(posterior.fixed_effects.estimate, beta, rtol=1e-9)
     assert_allclose(posterior.fixed_effects.se, np.sqrt(variance * np.diagonal(np.linalg.inv(X.T @ X))), rtol=2e-2)
     assert_allclose(components.loc["variance", "estimate"], variance, rtol=2e-2)
+
+
+def test_a_linear_model_has_empty_frames_of_random_effects():
+    """With the columns that those of a mixed model have, so that code for one reads the other."""
+    linear, mixed = (hl.posterior(hl.lmm(text), DATA, draws=0, seed=1) for text in ("y ~ x", "y ~ x + (1 | g)"))
+
+    for name in ("random_effects", "group_coefficients"):
+        assert len(getattr(linear, name)) == 0
+        assert list(getattr(linear, name)) == list(getattr(mixed, name))
