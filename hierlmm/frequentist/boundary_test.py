@@ -65,7 +65,13 @@ def boundary_test(fit: LMMFit, group: str, term: str) -> BoundaryTest:
             f"The component to test must be in the model; found {group}:{term}. The model has {listed(known)}."
         )
     column = factor.coefficients.index(term)
-    q = len(next(block for block in factor.blocks if column in block))
+    block, structure = next(pair for pair in zip(factor.blocks, factor.structures, strict=True) if column in pair[0])
+    if structure != "general":
+        raise DesignError(
+            "One coefficient can be tested where its covariance block is unstructured; that of "
+            f"{group}:{term} has a structure. Fit the model without the whole term and compare the two."
+        )
+    q = len(block)
     reduced = {"ml": fit_ml, "reml": fit_reml}[fit.method](without(fit.design, factor, column))
     statistic = _clean(reduced.objective - fit.objective, fit.objective)
     return BoundaryTest(group=group, term=term, statistic=statistic, df=(q - 1, q), p=mixture_p(statistic, (q - 1, q)))
@@ -96,8 +102,11 @@ def without(design: LMMDesign, factor: GroupingFactor, column: int) -> LMMDesign
         factor,
         coefficients=tuple(factor.coefficients[c] for c in kept),
         Z=factor.Z[:, kept],
-        blocks=tuple(
-            tuple(moved[c] for c in block if c in moved) for block in factor.blocks if set(block) & set(kept)
+        blocks=tuple(tuple(moved[c] for c in block if c in moved) for block in factor.blocks if set(block) & set(kept)),
+        structures=tuple(
+            structure
+            for block, structure in zip(factor.blocks, factor.structures, strict=True)
+            if set(block) & set(kept)
         ),
     )
     factors = tuple(smaller if f is factor else f for f in design.factors)

@@ -6,20 +6,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.design import with_response as design_with_response
-from hierlmm.design.crossproducts import (
-    CrossProducts,
-    cross_products,
-    with_response,
-    working_fixed,
-    working_response,
-)
+from hierlmm.design.crossproducts import CrossProducts, products_of, with_response
 from hierlmm.design.types import LMMDesign
+from hierlmm.design.working import working_rows
+from hierlmm.frequentist.lmm_joint import covariances, joint, means
 from hierlmm.frequentist.lmm_limits import fit_without_residual, fit_without_variation
+from hierlmm.frequentist.lmm_model import model_of, structure_of
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
-from hierlmm.likelihood.blup import covariances, joint, means
 from hierlmm.likelihood.lmm import eliminate, solve_fixed
-from hierlmm.likelihood.lmm_derivatives import Method, Parameters, derivatives
-from hierlmm.likelihood.optimum import Certificate, Optimum, optimise
+from hierlmm.likelihood.lmm_derivatives import Method, Parameters
+from hierlmm.likelihood.optimum import Certificate, Optimum, Surface, optimise
+from hierlmm.likelihood.structured import ResidualModel
 
 Array = NDArray[np.float64]
 
@@ -39,7 +36,7 @@ def fit_reml(design: LMMDesign) -> LMMFit:
 
     Raises FitError where the residual variance is zero and the limit is not available.
     """
-    return _fit(design, cross_products(design), "reml", None)
+    return _fit(design, model_of(design), "reml", None)
 
 
 def fit_ml(design: LMMDesign) -> LMMFit:
@@ -47,7 +44,7 @@ def fit_ml(design: LMMDesign) -> LMMFit:
 
     Raises FitError where the residual variance is zero and the limit is not available.
     """
-    return _fit(design, cross_products(design), "ml", None)
+    return _fit(design, model_of(design), "ml", None)
 
 
 def refit(fit: LMMFit, y: ArrayLike) -> LMMFit:
@@ -57,60 +54,83 @@ def refit(fit: LMMFit, y: ArrayLike) -> LMMFit:
     Series has the labels of these rows in another order.
     """
     design = design_with_response(fit.design, y)
-    equations = with_response(fit.equations, design, design.y)
-    start = None if fit.at is None or fit.singular else Parameters.of(equations).theta(fit.at.factors)
-    return _fit(design, equations, fit.method, start)
+    model = model_of(design) if fit.at is None or len(fit.phi) else with_response(fit.equations, design, design.y)
+    start = None if fit.at is None or fit.singular else np.concatenate([_theta(fit), fit.phi])
+    return _fit(design, model, fit.method, start)
+
+
+def _theta(fit: LMMFit) -> Array:
+    assert fit.at is not None
+    return Parameters.of(fit.equations).theta(fit.at.factors)
 
 
 def restore(
-    design: LMMDesign, method: Method, theta: Array, certificate: Certificate, origin: LMMDesign | None = None
+    design: LMMDesign, method: Method, psi: Array, certificate: Certificate, origin: LMMDesign | None = None
 ) -> LMMFit:
-    """The fit at a known optimum (working-scale theta), without a search: for fits read from a file.
+    """The fit at a known optimum (working-scale theta and phi), without a search: for fits read from a file.
 
     origin  for a refit, the design of the first fit: the cross-products are then formed as the refit formed them
     """
-    cp = cross_products(design) if origin is None else with_response(cross_products(origin), design, design.y)
-    if _explained(design, cp):
-        return _fit(design, cp, method, None)
-    parameters = Parameters.of(cp)
-    at = derivatives(cp, parameters, theta, method)
-    return assemble(design, cp, Optimum(method, parameters, theta, parameters.factors(theta), at, certificate))
+    model = model_of(design if origin is None else origin)
+    if isinstance(model, ResidualModel):
+        model = model_of(design)
+    elif origin is not None:
+        model = with_response(model, design, design.y)
+    if _explained(design, model):
+        return _fit(design, model, method, None)
+    surface = Surface.of(model, method)
+    at = surface(psi)
+    return assemble(design, Optimum(method, surface.parameters, psi, at.factors, at, certificate))
 
 
-def _fit(design: LMMDesign, cp: CrossProducts, method: Method, start: Array | None) -> LMMFit:
-    if _explained(design, cp):
-        return fit_without_variation(design, cp, method)
-    optimum = optimise(cp, method, start)
+def _fit(design: LMMDesign, model: CrossProducts | ResidualModel, method: Method, start: Array | None) -> LMMFit:
+    if _explained(design, model):
+        return fit_without_variation(design, _products(design, model), method)
+    optimum = optimise(model, method, start)
     runaway = not optimum.certificate.certified or float(optimum.theta.max(initial=0.0)) > 1e3
-    if runaway and _no_residual(cp, optimum.parameters):
-        return fit_without_residual(design, cp, method)
-    return assemble(design, cp, optimum)
+    if isinstance(model, CrossProducts) and runaway and not model.known_sigma2:
+        if _no_residual(model, optimum.parameters):
+            return fit_without_residual(design, model, method)
+    return assemble(design, optimum)
 
 
-def _explained(design: LMMDesign, cp: CrossProducts) -> bool:
-    """Whether X alone reproduces the response to rounding."""
+def _products(design: LMMDesign, model: CrossProducts | ResidualModel) -> CrossProducts:
+    """Cross-products of the rows, whatever the structure of their residuals."""
+    return model if isinstance(model, CrossProducts) else products_of(working_rows(design))
+
+
+def _explained(design: LMMDesign, model: CrossProducts | ResidualModel) -> bool:
+    """Whether X alone reproduces the response to rounding, and the residual variance is to be estimated."""
+    cp = _products(design, model)
+    if cp.known_sigma2:
+        return False
     size = float(np.abs(design.y).max(initial=0.0)) + float(np.abs(design.offset).max(initial=0.0))
     R = cp.rest.shape[0] - cp.p - 1
     if solve_fixed(cp.rest[R:, R:]).rss > CANDIDATE * cp.rest[-1, -1]:
         return False
     # products know a residual to half the digits only, the rows to all of them
-    X, _, ones = working_fixed(design.X)
-    y, _ = working_response(design.y - design.offset, ones)
-    residual = y - X @ np.linalg.lstsq(X, y, rcond=None)[0]
+    rows = working_rows(design)
+    residual = rows.y - rows.X @ np.linalg.lstsq(rows.X, rows.y, rcond=None)[0]
     return bool(residual @ residual <= cp.n * (ROUNDING * size) ** 2)
 
 
 def _no_residual(cp: CrossProducts, parameters: Parameters) -> bool:
     """Whether X and Z together reproduce the response to rounding."""
+
     def rss(scale: float) -> float:
         return float(solve_fixed(eliminate(cp, [scale * np.eye(q) for q in parameters.widths]).products).rss)
 
     return rss(UNPENALISED) < NO_RESIDUAL * rss(0.0)
 
 
-def assemble(design: LMMDesign, cp: CrossProducts, optimum: Optimum) -> LMMFit:
+def assemble(design: LMMDesign, optimum: Optimum) -> LMMFit:
     """The result at an optimum: BLUPs and errors in the order and units of the design."""
     at = optimum.at
+    cp = at.cp
+    assert isinstance(cp, CrossProducts)
+    structure = structure_of(design)
+    labels = [] if design.residual is None else [str(label) for label in design.residual.occasions]
+    bounds = () if structure is None else structure.at_bound(at.phi, labels)
     position = joint(cp, optimum.factors, at.state, at.solved, at.sigma2)
     where, spread = means(cp, position), covariances(cp, position)
     back = _design_order(cp)
@@ -119,7 +139,7 @@ def assemble(design: LMMDesign, cp: CrossProducts, optimum: Optimum) -> LMMFit:
         spec=design.spec,
         design=design,
         method=optimum.method,
-        outcome=_outcome(optimum),
+        outcome=_outcome(optimum, bounds),
         certificate=optimum.certificate,
         objective=at.value,
         beta=where.beta,
@@ -131,7 +151,8 @@ def assemble(design: LMMDesign, cp: CrossProducts, optimum: Optimum) -> LMMFit:
         b_error=tuple(spread.error[f] for f in back),
         b_conditional=tuple(spread.conditional[f] for f in back),
         b_beta=tuple(spread.with_beta[f] for f in back),
-        notes=(*design.notes, *_notes(optimum)),
+        notes=(*design.notes, *(f"{text[0].upper()}{text[1:]}." for text in bounds), *_notes(optimum)),
+        phi=at.phi,
         equations=cp,
         at=at,
         joint=position,
@@ -139,8 +160,8 @@ def assemble(design: LMMDesign, cp: CrossProducts, optimum: Optimum) -> LMMFit:
 
 
 def _design_order(cp: CrossProducts) -> tuple[int, ...]:
-    """For each factor of the design, its position in the elimination order."""
-    return tuple(int(i) for i in np.argsort(cp.order))
+    """For each factor of the design, its position in the elimination order; -1 there is a placeholder."""
+    return tuple(cp.order.index(f) for f in range(max(cp.order, default=-1) + 1))
 
 
 def _lower(half: Array) -> Array:
@@ -154,11 +175,14 @@ def _lower(half: Array) -> Array:
     return L
 
 
-def _outcome(optimum: Optimum) -> LMMOutcome:
-    if not optimum.certificate.certified:
+def _outcome(optimum: Optimum, bounds: tuple[str, ...]) -> LMMOutcome:
+    if not optimum.certificate.certified and not bounds:
         return LMMOutcome.NOT_CERTIFIED
-    if any((~Lambda.any(axis=1)).any() for Lambda in optimum.factors):
+    blocks = zip(optimum.at.cp.blocks, optimum.factors, strict=True)
+    if any((~Lambda[np.ix_(block, block)].any(axis=1)).any() for own, Lambda in blocks for block in own):
         return LMMOutcome.AT_ZERO
+    if bounds:
+        return LMMOutcome.RESIDUAL_BOUND
     return LMMOutcome.SINGULAR if optimum.singular else LMMOutcome.INTERIOR
 
 
@@ -169,4 +193,3 @@ def _notes(optimum: Optimum) -> tuple[str, ...]:
     values = ", ".join(f"{value:.4f}" for value in others)
     found = f"The criterion has other optima, with larger values: {values}."
     return (f"{found} The smallest, {optimum.at.value:.4f}, is reported.",)
-

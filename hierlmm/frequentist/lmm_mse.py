@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.frequentist.lmm_results import LMMFit
-from hierlmm.frequentist.lmm_variances import parameter_covariance, working_scale
+from hierlmm.frequentist.lmm_variances import is_plain, parameter_covariance, working_scale
 from hierlmm.likelihood.kackar import estimation_error
 
 Array = NDArray[np.float64]
@@ -19,7 +19,8 @@ def error_terms(fit: LMMFit) -> pd.DataFrame:
     g1 Var(b | y, beta), g2 what estimating beta adds, g3 what estimating the variance parameters adds (Kackar &
     Harville 1984), mse = g1 + g2 + 2 g3 (Das, Jiang & Rao 2004, Ann. Statist. 32:818-840). Variance parameters on the
     boundary are held there, so that g3 is what the others add. g3 and mse are missing where it was not computed:
-    crossed designs with more effects than `likelihood.information.WHOLE`, and fits without a likelihood.
+    crossed designs with more effects than `likelihood.information.WHOLE`, covariance structures, and fits without a
+    likelihood.
     """
     g3 = added_error(fit)
     frame = fit.random_effects[["group", "level", "term"]].copy()
@@ -31,6 +32,8 @@ def error_terms(fit: LMMFit) -> pd.DataFrame:
 
 def added_error(fit: LMMFit) -> tuple[Array, ...] | None:
     """g3 per factor of the design, (G, q, q); None where it is not available."""
+    if not is_plain(fit) or fit.equations.cells is not None:
+        return None
     found = parameter_covariance(fit)
     if found is None or fit.at is None:
         return None

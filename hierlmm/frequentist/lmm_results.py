@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from hierlmm.design import NewLevels
 from hierlmm.design.crossproducts import CrossProducts
 from hierlmm.design.types import Fingerprint, LMMDesign
-from hierlmm.likelihood.blup import Joint
+from hierlmm.frequentist.lmm_joint import Joint, SparseJoint
 from hierlmm.likelihood.lmm_derivatives import Derivatives, Method
 from hierlmm.likelihood.optimum import Certificate
 from hierlmm.spec.model import ModelSpec
@@ -35,6 +35,10 @@ class LMMOutcome(Enum):
     SINGULAR = (
         "The optimum lies on the boundary: a covariance matrix is singular, so that a correlation is exactly 1 or -1 "
         "or a linear combination of the random effects has no variance."
+    )
+    RESIDUAL_BOUND = (
+        "The residual structure lies at the bound of its parameter space, to rounding: the notes say where, and the "
+        "criterion has no inner optimum there."
     )
     NO_RESIDUAL = (
         "The fixed and random effects reproduce the response exactly: the residual variance is zero, the likelihood "
@@ -60,6 +64,7 @@ class LMMFit:
     b              per factor (G, q) BLUPs; b_error (G, q, q) Var(b̂ - b) with the uncertainty of beta;
                    b_conditional (G, q, q) Var(b | y, beta); b_beta (G, p, q) Cov(beta, b̂ - b)
     objective      -2 log likelihood (ml) or -2 restricted log likelihood (reml), all constants
+    phi            parameters of the residual structure as the optimiser has them; empty for independent residuals
     certificate    why this is the optimum; its tuples follow the elimination order of `equations`
     """
 
@@ -81,7 +86,8 @@ class LMMFit:
     notes: tuple[str, ...]
     equations: CrossProducts
     at: Derivatives | None
-    joint: Joint | None
+    joint: Joint | SparseJoint | None
+    phi: Array = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         for value in (self.beta, self.vcov_beta, *self.G, *self.theta, *self.b, *self.b_error, *self.b_conditional):
@@ -99,8 +105,14 @@ class LMMFit:
 
     @property
     def n_parameters(self) -> int:
-        """Fixed effects, free elements of the covariance matrices, and the residual variance."""
-        return self.equations.p + sum(len(b) * (len(b) + 1) // 2 for f in self.equations.blocks for b in f) + 1
+        """Fixed effects, free elements of the covariance matrices, and the parameters of the residuals."""
+        cp = self.equations
+        random = sum(
+            {"general": len(block) * (len(block) + 1) // 2, "identity": 1, "cs": 2}[structure]
+            for blocks, structures in zip(cp.blocks, cp.structures, strict=True)
+            for block, structure in zip(blocks, structures, strict=True)
+        )
+        return cp.p + random + len(self.phi) + (not cp.known_sigma2)
 
     @property
     def aic(self) -> float:

@@ -11,6 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.frequentist.lmm_frames import NORMAL_975, correlation, covariance_roots
+from hierlmm.frequentist.lmm_structured import residual_variances, structured_rows
+from hierlmm.frequentist.lmm_variance_rows import RESIDUAL, Row, covariance_row, variance_rows
 from hierlmm.likelihood.information import VarianceParameter, information
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
 
 Array = NDArray[np.float64]
-RESIDUAL = "Residual"
 
 
 def shares(fit: LMMFit) -> pd.Series:
@@ -31,7 +32,7 @@ def shares(fit: LMMFit) -> pd.Series:
         factor.name: float(np.square(factor.Z @ root).sum(axis=1).mean())
         for factor, root in zip(fit.design.factors, covariance_roots(fit), strict=True)
     }
-    parts[RESIDUAL] = fit.sigma2
+    parts[RESIDUAL] = float(residual_variances(fit).mean())
     total = sum(parts.values())
     return pd.Series(parts, name="share") / (total if total > 0 else 1.0)
 
@@ -113,11 +114,12 @@ def variance_frame(fit: LMMFit) -> pd.DataFrame:
     """group, term, term2, quantity, estimate, se, lower, upper.
 
     Standard errors are asymptotic, from the expected information (the average information for very large crossed
-    designs); intervals are 95 % by the delta method on log scale for variances and sds, atanh for correlations.
-    Where a component lies on the boundary neither exists and both are missing; `outcome` says so.
+    designs and for covariance structures); intervals are 95 % by the delta method on log scale for variances and sds,
+    atanh for correlations. Where a component lies on the boundary neither exists and both are missing; `outcome` says
+    so. A residual structure adds, for group Residual, a variance for each occasion or stratum (term), its correlations
+    (term and term2 two occasions, or term "lag 1"), range and nugget.
     """
-    found = parameter_covariance(fit)
-    rows = list(_component_rows(fit, found))
+    rows = list(_component_rows(fit, parameter_covariance(fit)) if is_plain(fit) else structured_rows(fit))
     frame = pd.DataFrame(rows, columns=["group", "term", "term2", "quantity", "estimate", "se", "lower", "upper"])
     share = shares(fit)
     more = pd.DataFrame({"group": share.index, "term": "", "term2": "", "quantity": "share", "estimate": share.values})
@@ -125,7 +127,11 @@ def variance_frame(fit: LMMFit) -> pd.DataFrame:
     return pd.concat([frame, more], ignore_index=True)
 
 
-Row = tuple[str, str, str, str, float, float, float, float]
+def is_plain(fit: LMMFit) -> bool:
+    """Whether the residuals are independent with one unknown variance and every random block is unstructured."""
+    cp = fit.equations
+    general = all(structure == "general" for own in cp.structures for structure in own)
+    return general and not len(fit.phi) and not cp.known_sigma2
 
 
 def _component_rows(fit: LMMFit, found: ParameterCovariance | None) -> Iterator[Row]:
@@ -136,18 +142,18 @@ def _component_rows(fit: LMMFit, found: ParameterCovariance | None) -> Iterator[
         for block in factor.blocks:
             for a in block:
                 own = variance.get(VarianceParameter(place, a, a), 0.0)
-                yield from _variance_rows(factor.name, factor.coefficients[a], G[a, a], own)
+                yield from variance_rows(factor.name, factor.coefficients[a], G[a, a], own)
             for c in range(len(block)):
                 for r in block[c + 1 :]:
                     names = factor.coefficients[r], factor.coefficients[block[c]]
                     se = np.sqrt(variance.get(VarianceParameter(place, r, block[c]), 0.0))
-                    yield _covariance_row(factor.name, names, G[r, block[c]], se)
+                    yield covariance_row(factor.name, names, G[r, block[c]], se)
                     rho = float(corr[r, block[c]])
                     if se <= 0 or found is None:
                         yield factor.name, *names, "correlation", rho, np.nan, np.nan, np.nan
                     else:
                         yield _correlation_row(factor.name, names, rho, place, (r, block[c]), fit, found)
-    yield from _variance_rows(RESIDUAL, "", fit.sigma2, variance.get(VarianceParameter(-1, 0, 0), 0.0))
+    yield from variance_rows(RESIDUAL, "", fit.sigma2, variance.get(VarianceParameter(-1, 0, 0), 0.0))
 
 
 def _data_variances(found: ParameterCovariance | None) -> dict[VarianceParameter, float]:
@@ -156,27 +162,6 @@ def _data_variances(found: ParameterCovariance | None) -> dict[VarianceParameter
         return {}
     variance = np.einsum("ij,jk,ik->i", found.maps, found.working, found.maps)
     return dict(zip(found.parameters, np.maximum(variance, 0.0).tolist(), strict=True))
-
-
-def _variance_rows(group: str, term: str, value: float, variance: float) -> Iterator[Row]:
-    """A variance and its square root with standard errors and log-scale intervals."""
-    sd = float(np.sqrt(value))
-    if variance <= 0 or value <= 0:
-        yield group, term, "", "variance", float(value), np.nan, np.nan, np.nan
-        yield group, term, "", "sd", sd, np.nan, np.nan, np.nan
-        return
-    se = float(np.sqrt(variance))
-    with np.errstate(over="ignore"):  # an estimate next to zero: from 0 to infinity
-        spread = float(np.exp(NORMAL_975 * se / value))
-    yield group, term, "", "variance", float(value), se, value / spread, value * spread
-    yield group, term, "", "sd", sd, se / (2 * sd), sd / np.sqrt(spread), sd * np.sqrt(spread)
-
-
-def _covariance_row(group: str, names: tuple[str, str], covariance: float, se: float) -> Row:
-    if se <= 0:
-        return group, *names, "covariance", float(covariance), np.nan, np.nan, np.nan
-    reach = NORMAL_975 * float(se)
-    return group, *names, "covariance", float(covariance), float(se), covariance - reach, covariance + reach
 
 
 def _correlation_row(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.frequentist.lmm_variances import is_plain
 from hierlmm.likelihood.area import ml_criterion as area_ml
 from hierlmm.likelihood.area import reml_criterion as area_reml
 from hierlmm.likelihood.lmm import LOG_2PI, CrossProducts, eliminate, solve_fixed
@@ -82,9 +83,11 @@ def area_profile(fit: AreaFit) -> tuple[ProfileCurve, ...]:
 
 
 def lmm_profile(fit: LMMFit) -> tuple[ProfileCurve, ...]:
-    """One curve for each random-effects sd and for the residual's; none where `fit` is at a limit or too large."""
+    """One curve for each random-effects sd and for the residual's; none at a limit, with a structure, or too large."""
     cp = fit.equations
-    if fit.at is None or cp.lead_rest.size + cp.rest.shape[0] ** 3 // 10 > LARGEST_WORK:
+    if fit.at is None or not is_plain(fit) or cp.cells is not None:
+        return ()
+    if cp.lead_rest.size + cp.rest.shape[0] ** 3 // 10 > LARGEST_WORK:
         return ()
     curves = []
     for f, factor in enumerate(fit.design.factors):
@@ -188,7 +191,7 @@ class _Held:
         if restricted:
             total += float(solved.log_det_x) - 2 * cp.log_det_X_map
         at = project(cp, factors, state, solved)
-        G_T = slopes(cp, state, at, sigma**-2, self.method)
+        G_T = slopes(cp, at, sigma**-2, self.method)
         pulled = [2 * Q.T @ S @ L for Q, S, L in zip(self.bases, G_T, factors, strict=True)]
         gradient = [pulled[f][r, c] for f, r, c in self.places]
         if self.factor >= 0:

@@ -91,9 +91,7 @@ def whole_projection(cp: CrossProducts, at: Derivatives, method: Method) -> Arra
     return M
 
 
-def _expected(
-    cp: CrossProducts, at: Derivatives, method: Method, parameters: tuple[VarianceParameter, ...]
-) -> Array:
+def _expected(cp: CrossProducts, at: Derivatives, method: Method, parameters: tuple[VarianceParameter, ...]) -> Array:
     """½ tr(P V_r P V_s) with P = P*/sigma²."""
     nu = cp.n - cp.p if method == "reml" else cp.n
     M = whole_projection(cp, at, method) if cp.sizes else np.zeros((0, 0))
@@ -150,11 +148,9 @@ def _quadruple(
     return float(sum((part(a, d) * part(c, b)).sum() for a, c in first for b, d in second))
 
 
-def _average(
-    cp: CrossProducts, at: Derivatives, method: Method, parameters: tuple[VarianceParameter, ...]
-) -> Array:
+def _average(cp: CrossProducts, at: Derivatives, method: Method, parameters: tuple[VarianceParameter, ...]) -> Array:
     """½ y'P V_r P V_s P y by solves: for designs whose Z'PZ would not fit."""
-    projected, R = at.projected, cp.rest.shape[0] - cp.p - 1
+    projected = at.projected
     u = [np.linalg.solve(B.T, part[..., None])[..., 0] for B, part in zip(cp.Z_map, projected.u, strict=True)]
     k = len(parameters)
     images = [np.zeros((G * q, k)) for G, q in cp.sizes]
@@ -168,14 +164,7 @@ def _average(
     # sigma²: V_r = I = V* - Z T Z', so P V_r P y = P y - P Z T Z'P y.
     for f, (Lambda, part) in enumerate(zip(at.factors, projected.u, strict=True)):
         images[f][:, -1] = -(part @ (Lambda @ Lambda.T)).ravel()
-    lead = images[0]
-    rest = np.concatenate(images[1:]) if R else np.zeros((0, k))
-    G, q = cp.sizes[0]
-    direct = lead.T @ (projected.lead_N @ lead.reshape(G, q, k)).reshape(G * q, k)
-    across = lead.T @ (projected.lead_F[..., :R].reshape(G * q, R) @ rest)
-    direct += across + across.T + rest.T @ (at.state.after_lead[:R, :R] @ rest)
-    half = projected.half @ lead + projected.half_rest @ rest
-    gram = direct - half.T @ half
+    gram = projected.inner(images)
     # y'P in front of P Z e: the sigma² direction also carries y itself (V* P y = y up to columns of X).
     slope = np.concatenate([part.ravel() for part in projected.u]) @ np.concatenate(images)
     unit = np.zeros(k)

@@ -28,7 +28,9 @@ class CrossProducts(Protocol):
     """What the likelihood reads of a design: cross-products on the working scale and the maps to the data scale.
 
     lead (G, q, q), lead_rest (G, q, m), rest (m, m) with m = R + p + 1 trailing columns [Z_rest, X, y];
-    sizes (levels, coefficients) per factor, the leading factor first; blocks the covariance blocks of each;
+    sizes (levels, coefficients) per factor, the leading factor first; blocks the covariance blocks of each and
+    structures what they are; log_scale the log determinant of the known relative residual variances; known_sigma2
+    whether sigma² is 1 rather than estimated;
     Z_map (q, q) per factor, X_map (p, p), X_shift (p,): b = B b_work, beta = C beta_work + shift.
     """
 
@@ -54,6 +56,28 @@ class CrossProducts(Protocol):
     def X_shift(self) -> Array: ...
     @property
     def log_det_X_map(self) -> float: ...
+    @property
+    def structures(self) -> tuple[tuple[str, ...], ...]: ...
+    @property
+    def log_scale(self) -> float: ...
+    @property
+    def known_sigma2(self) -> bool: ...
+    @property
+    def cells(self) -> Cells | None: ...
+
+
+class Cells(Protocol):
+    """Products of the leading factor with the other factors' effects where few pairs of levels meet.
+
+    level (c,) ascending, column (c,) among the R effects, values (c, q): lead_rest then holds [X, y] only.
+    """
+
+    @property
+    def level(self) -> NDArray[np.intp]: ...
+    @property
+    def column(self) -> NDArray[np.intp]: ...
+    @property
+    def values(self) -> Array: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,10 +183,13 @@ def trailing_factor(state: Eliminated, solved: Solved) -> Array:
 
 
 def ml_criterion(cp: CrossProducts, factors: Sequence[Array]) -> Array:
-    """-2 log likelihood with beta and sigma² profiled out: log|V*| + n (1 + log(2 pi rss / n))."""
+    """-2 log likelihood with beta and sigma² profiled out: log|V*| + n (1 + log(2 pi rss / n)).
+
+    Where sigma² is known to be 1: log|V*| + n log(2 pi) + rss.
+    """
     state = eliminate(cp, factors)
     solved = solve_fixed(state.products)
-    return np.asarray(state.log_det + cp.n * (1 + LOG_2PI + np.log(solved.rss / cp.n)))
+    return np.asarray(state.log_det + cp.log_scale + residual_term(cp, solved.rss, cp.n))
 
 
 def reml_criterion(cp: CrossProducts, factors: Sequence[Array]) -> Array:
@@ -173,6 +200,10 @@ def reml_criterion(cp: CrossProducts, factors: Sequence[Array]) -> Array:
     """
     state = eliminate(cp, factors)
     solved = solve_fixed(state.products)
-    nu = cp.n - cp.p
     log_det_x = solved.log_det_x - 2 * cp.log_det_X_map
-    return np.asarray(state.log_det + log_det_x + nu * (1 + LOG_2PI + np.log(solved.rss / nu)))
+    return np.asarray(state.log_det + cp.log_scale + log_det_x + residual_term(cp, solved.rss, cp.n - cp.p))
+
+
+def residual_term(cp: CrossProducts, rss: Array | float, nu: int) -> Array:
+    """What the residual sum of squares and the nu degrees of freedom add to a criterion."""
+    return np.asarray(nu * LOG_2PI + (rss if cp.known_sigma2 else nu * (1 + np.log(rss / nu))))

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.likelihood import sparse
 from hierlmm.likelihood.lmm import (
     LOG_2PI,
     CrossProducts,
@@ -39,46 +40,109 @@ Array = NDArray[np.float64]
 Method = Literal["ml", "reml"]
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """Where each free element of theta sits: theta[k] is Lambda[factor[k]][row[k], column[k]].
+class State(Protocol):
+    """What is left of a design when its random effects have been eliminated."""
 
-    Elements run by factor (elimination order), block, column, then row, as lme4 orders its theta.
+    @property
+    def products(self) -> Array: ...
+    @property
+    def log_det(self) -> Array | float: ...
+
+
+class Projections(Protocol):
+    """Z'P*y per factor, and products with Z'P*Z, which is never formed whole."""
+
+    @property
+    def u(self) -> tuple[Array, ...]: ...
+    def gram(self, f: int, method: Method) -> Array: ...
+    def inner(self, directions: Sequence[Array]) -> Array: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parameters:
+    """The free elements of theta and what each does: Lambda of a factor is the sum of theta[k] times basis[k].
+
+    factor   (k,) which factor, in elimination order; ascending
+    basis    per factor (k_f, q, q) the matrices that its elements multiply
+    columns  positions of the elements that vanish together where a covariance loses rank: a column of an
+             unstructured factor with its diagonal element first, or a single element of a structured one
+    general  (k,) whether the element belongs to an unstructured block
+    widths   q of each factor
+
+    Elements run by factor, block, then for an unstructured block column and row, as lme4 orders its theta. An
+    identity block has one element, Lambda = a I; a compound symmetric one two, Lambda = a (I - J/q) + b J/q, so that
+    a² and b² are the eigenvalues of the relative covariance and all of its space is reached, negative correlations
+    included.
     """
 
     factor: tuple[int, ...]
-    row: tuple[int, ...]
-    column: tuple[int, ...]
+    basis: tuple[Array, ...]
+    columns: tuple[tuple[int, ...], ...]
+    general: NDArray[np.bool_]
     widths: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self.row)
+        return len(self.factor)
 
     @classmethod
     def of(cls, cp: CrossProducts) -> Parameters:
-        """The free elements of lower triangular factors with the block pattern of `cp`."""
-        places = [
-            (f, block[r], block[c])
-            for f, blocks in enumerate(cp.blocks)
-            for block in blocks
-            for c in range(len(block))
-            for r in range(c, len(block))
-        ]
-        factor, row, column = zip(*places, strict=True) if places else ((), (), ())
-        return cls(tuple(factor), tuple(row), tuple(column), tuple(q for _, q in cp.sizes))
+        """The free elements of relative covariance factors with the blocks and structures of `cp`."""
+        factor, columns, general, basis = list[int](), list[tuple[int, ...]](), list[bool](), list[Array]()
+        for f, ((_, q), blocks, structures) in enumerate(zip(cp.sizes, cp.blocks, cp.structures, strict=True)):
+            own = list[Array]()
+            for block, structure in zip(blocks, structures, strict=True):
+                first = len(factor) + len(own)
+                matrices = _basis(q, block, structure)
+                columns += _vanishing(first, len(block), len(matrices), structure)
+                general += [structure == "general"] * len(matrices)
+                own += matrices
+            factor += [f] * len(own)
+            basis.append(np.array(own).reshape(-1, q, q))
+        widths = tuple(q for _, q in cp.sizes)
+        return cls(tuple(factor), tuple(basis), tuple(columns), np.array(general, dtype=bool), widths)
 
     def factors(self, theta: Array) -> tuple[Array, ...]:
-        """Lower triangular templates, one per grouping factor, of a vector theta."""
-        out = tuple(np.zeros((q, q)) for q in self.widths)
-        for k, (f, r, c) in enumerate(zip(self.factor, self.row, self.column, strict=True)):
-            out[f][r, c] = theta[k]
-        return out
+        """(q, q) templates Lambda, one per grouping factor, of a vector theta."""
+        out, start = [], 0
+        for E in self.basis:
+            out.append((theta[start : start + len(E)] @ E.reshape(len(E), E.shape[1] ** 2)).reshape(E.shape[1:]))
+            start += len(E)
+        return tuple(out)
 
     def theta(self, factors: Sequence[Array]) -> Array:
         """The free elements of the templates."""
-        return np.array(
-            [factors[f][r, c] for f, r, c in zip(self.factor, self.row, self.column, strict=True)], dtype=float
-        )
+        parts = [
+            (E * Lambda).sum(axis=(1, 2)) / (E * E).sum(axis=(1, 2))
+            for E, Lambda in zip(self.basis, factors, strict=True)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _basis(q: int, block: tuple[int, ...], structure: str) -> list[Array]:
+    """The matrices that the elements of one block multiply, (q, q) each."""
+    size = len(block)
+    if structure == "general":
+        inner = [np.zeros((size, size)) for _ in range(size * (size + 1) // 2)]
+        for E, (c, r) in zip(inner, ((c, r) for c in range(size) for r in range(c, size)), strict=True):
+            E[r, c] = 1.0
+    elif structure == "identity":
+        inner = [np.eye(size)]
+    else:
+        mean = np.full((size, size), 1.0 / size)
+        inner = [np.eye(size) - mean, mean]
+    out = []
+    for E in inner:
+        whole = np.zeros((q, q))
+        whole[np.ix_(block, block)] = E
+        out.append(whole)
+    return out
+
+
+def _vanishing(first: int, size: int, elements: int, structure: str) -> list[tuple[int, ...]]:
+    if structure != "general":
+        return [(first + k,) for k in range(elements)]
+    stops = np.cumsum([0, *range(size, 0, -1)]) + first
+    return [tuple(range(a, b)) for a, b in zip(stops[:-1], stops[1:], strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +154,7 @@ class Projected:
     lead_N    (G, q, q) Z_l'V_l⁻¹Z_l; lead_F (G, q, m) Z_l'V_l⁻¹[Z_rest, X, y]
     half_rest (R + p, R) K⁻¹ J'V_lead⁻¹ Z_rest
     u         per factor (levels, q) Z'P*y
+    after     (m, m) products of the trailing columns after the leading factor; sizes (levels, q) per factor
     """
 
     K: Array
@@ -98,6 +163,38 @@ class Projected:
     lead_F: Array
     half_rest: Array
     u: tuple[Array, ...]
+    after: Array
+    sizes: tuple[tuple[int, int], ...]
+
+    def gram(self, f: int, method: Method) -> Array:
+        """(q, q) sum over the levels of factor f of their blocks of Z'P*Z (V*⁻¹ for P* under ML)."""
+        R = self.half_rest.shape[1]
+        rows = slice(None) if method == "reml" else slice(0, R)
+        G, q = self.sizes[f]
+        if f == 0:
+            M, half = self.lead_N.sum(axis=0), self.half[rows]
+        else:
+            start = sum(levels * width for levels, width in self.sizes[1:f])
+            here = slice(start, start + G * q)
+            M = np.einsum("lalb->ab", self.after[here, here].reshape(G, q, G, q))
+            half = self.half_rest[rows, here]
+        stacked = half.reshape(-1, q)
+        return np.asarray(M - stacked.T @ stacked)
+
+    def inner(self, directions: Sequence[Array]) -> Array:
+        """(k, k) D'Z'P*ZD for directions D in the random effects, (levels q, k) per factor."""
+        lead = directions[0]
+        G, q = self.sizes[0]
+        k = lead.shape[1]
+        direct = lead.T @ (self.lead_N @ lead.reshape(G, q, k)).reshape(G * q, k)
+        half = self.half @ lead
+        R = self.half_rest.shape[1]
+        if R:
+            rest = np.concatenate(directions[1:])
+            across = lead.T @ (self.lead_F[..., :R].reshape(G * q, R) @ rest)
+            direct = direct + across + across.T + rest.T @ (self.after[:R, :R] @ rest)
+            half = half + self.half_rest @ rest
+        return np.asarray(direct - half.T @ half)
 
 
 def project(cp: CrossProducts, factors: Sequence[Array], state: Eliminated, solved: Solved) -> Projected:
@@ -128,17 +225,20 @@ def project(cp: CrossProducts, factors: Sequence[Array], state: Eliminated, solv
     for G, width in cp.sizes[1:]:
         u.append(u_rest[start : start + G * width].reshape(G, width))
         start += G * width
-    return Projected(K, half, lead_N, lead_F, half_rest, tuple(u[: len(cp.sizes)]))
+    return Projected(K, half, lead_N, lead_F, half_rest, tuple(u[: len(cp.sizes)]), S, cp.sizes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Derivatives:
     """Criterion, gradient and Hessian at one theta.
 
-    value     -2 log likelihood (ML) or restricted log likelihood (REML), sigma² profiled out
+    value     -2 log likelihood (ML) or restricted log likelihood (REML), sigma² profiled out unless it is known
     gradient  (k,) exact; hessian (k, k) average information plus the exact curvature of T in theta
     G_T       per factor (q, q) derivative in T, symmetric: positive on directions that the data do not want
-    sigma2    profiled residual variance; factors, state, solved, projected: what it was computed from
+    sigma2    profiled residual variance, or 1 where it is known
+    factors, state, solved, projected: what it was computed from
+    quadratic (k, k) y'P* V_r P* V_s P* y and slope (k,) y'P* V_r P* y of the parameters, for their information
+    cp        the products it was computed from; phi the parameters of the residual structure, none here
     """
 
     value: float
@@ -147,105 +247,125 @@ class Derivatives:
     G_T: tuple[Array, ...]
     sigma2: float
     factors: tuple[Array, ...]
-    state: Eliminated
+    state: State
     solved: Solved
-    projected: Projected
+    projected: Projections
+    quadratic: Array
+    slope: Array
+    cp: CrossProducts
+    phi: Array
 
 
 def derivatives(cp: CrossProducts, parameters: Parameters, theta: Array, method: Method) -> Derivatives:
     """Criterion, exact gradient and average-information Hessian at theta."""
     factors = parameters.factors(theta)
+    state, solved, projected = solve(cp, factors)
+    G_T = slopes(cp, projected, weight(cp, solved, method), method)
+    images = directions(parameters, factors, projected.u)
+    quadratic = projected.inner(images) if len(parameters) else np.zeros((0, 0))
+    slope = sum((u.ravel() @ d for u, d in zip(projected.u, images, strict=True)), np.zeros(len(parameters)))
+    return Derivatives(
+        value=profiled_value(cp, state, solved, method),
+        gradient=theta_gradient(parameters, factors, G_T),
+        hessian=average_information(cp, quadratic, slope, solved, method) + theta_curvature(parameters, G_T),
+        G_T=G_T,
+        sigma2=residual_variance(cp, solved, method),
+        factors=factors,
+        state=state,
+        solved=solved,
+        projected=projected,
+        quadratic=quadratic,
+        slope=slope,
+        cp=cp,
+        phi=np.zeros(0),
+    )
+
+
+def solve(cp: CrossProducts, factors: Sequence[Array]) -> tuple[State, Solved, Projections]:
+    """Elimination, generalised least squares and projections at one Lambda, dense or by cells."""
+    if cp.cells is not None:
+        sparse_state = sparse.eliminate(cp, factors)
+        solved = solve_fixed(sparse_state.products)
+        return sparse_state, solved, sparse.project(cp, factors, sparse_state, solved)
     state = eliminate(cp, factors)
     solved = solve_fixed(state.products)
-    projected = project(cp, factors, state, solved)
-    nu = cp.n - cp.p if method == "reml" else cp.n
+    return state, solved, project(cp, factors, state, solved)
+
+
+def freedom(cp: CrossProducts, method: Method) -> int:
+    """Degrees of freedom that the residual variance is estimated with."""
+    return cp.n - cp.p if method == "reml" else cp.n
+
+
+def _rss(solved: Solved) -> float:
     # a residual sum of squares that is all rounding may come out negative: such a point has no value
-    rss = float(solved.rss) if solved.rss > 0 else np.nan
-    value = float(state.log_det) + nu * (1 + LOG_2PI + float(np.log(rss / nu)))
+    return float(solved.rss) if solved.rss > 0 else np.nan
+
+
+def residual_variance(cp: CrossProducts, solved: Solved, method: Method) -> float:
+    """sigma²: what maximises the criterion at this Lambda, or 1 where the residual variances are known."""
+    return 1.0 if cp.known_sigma2 else _rss(solved) / freedom(cp, method)
+
+
+def weight(cp: CrossProducts, solved: Solved, method: Method) -> float:
+    """What y'P*V_r P*y counts for in a derivative of the criterion: 1 / sigma²."""
+    return 1.0 / residual_variance(cp, solved, method)
+
+
+def profiled_value(cp: CrossProducts, state: State, solved: Solved, method: Method) -> float:
+    """The criterion from an elimination and its least squares."""
+    nu = freedom(cp, method)
+    value = float(state.log_det) + cp.log_scale + nu * LOG_2PI
+    value += float(solved.rss) if cp.known_sigma2 else nu * (1 + float(np.log(_rss(solved) / nu)))
     if method == "reml":
         value += float(solved.log_det_x) - 2 * cp.log_det_X_map
-    G_T = slopes(cp, state, projected, nu / rss, method)
-    gradient = np.array(
-        [
-            2 * G_T[f][r] @ factors[f][:, c]
-            for f, r, c in zip(parameters.factor, parameters.row, parameters.column, strict=True)
-        ]
-    )
-    hessian = _information(cp, parameters, factors, state, projected, nu, rss) + _curvature(parameters, G_T)
-    return Derivatives(value, gradient, hessian, G_T, rss / nu, factors, state, solved, projected)
+    return value
 
 
-def slopes(
-    cp: CrossProducts, state: Eliminated, at: Projected, weight: float, method: Method
-) -> tuple[Array, ...]:
+def slopes(cp: CrossProducts, at: Projections, inverse_variance: float, method: Method) -> tuple[Array, ...]:
     """Derivative of the criterion in T, factor by factor."""
-    R = cp.rest.shape[0] - cp.p - 1
-    rows = slice(None) if method == "reml" else slice(0, R)
-    out = []
-    start = 0
-    for f, (G, q) in enumerate(cp.sizes):
-        if f == 0:
-            M, half = at.lead_N.sum(axis=0), at.half[rows]
-        else:
-            here = slice(start, start + G * q)
-            start += G * q
-            M = np.einsum("lalb->ab", state.after_lead[here, here].reshape(G, q, G, q))
-            half = at.half_rest[rows, here]
-        stacked = half.reshape(-1, q)
-        u = at.u[f]
-        out.append(M - stacked.T @ stacked - weight * (u.T @ u))
-    return tuple(out)
+    return tuple(at.gram(f, method) - inverse_variance * (at.u[f].T @ at.u[f]) for f in range(len(cp.sizes)))
 
 
-def _directions(parameters: Parameters, factors: Sequence[Array], u: Sequence[Array], which: int) -> Array:
-    """(G q, k) images of u under dT/dtheta, a column per element of theta; zero for other factors' elements."""
-    G, q = u[which].shape
-    out = np.zeros((G, q, len(parameters)))
-    Lambda = factors[which]
-    for k, (f, r, c) in enumerate(zip(parameters.factor, parameters.row, parameters.column, strict=True)):
-        if f == which:
-            out[:, :, k] = u[which][:, r, None] * Lambda[:, c]
-            out[:, r, k] += u[which] @ Lambda[:, c]
-    return out.reshape(G * q, -1)
+def theta_gradient(parameters: Parameters, factors: Sequence[Array], G_T: Sequence[Array]) -> Array:
+    """d obj / d theta_k = 2 <G_T Lambda, E_k>."""
+    parts = [
+        2 * (E.reshape(len(E), S.size) @ (S @ Lambda).ravel())
+        for E, S, Lambda in zip(parameters.basis, G_T, factors, strict=True)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _information(
-    cp: CrossProducts,
-    parameters: Parameters,
-    factors: Sequence[Array],
-    state: Eliminated,
-    at: Projected,
-    nu: int,
-    rss: float,
-) -> Array:
-    """Average information of theta with sigma² profiled out: positive semi-definite by construction."""
-    if not len(parameters):
-        return np.zeros((0, 0))
-    R = cp.rest.shape[0] - cp.p - 1
-    lead = _directions(parameters, factors, at.u, 0)
-    G, q = cp.sizes[0]
-    turned = (at.lead_N @ lead.reshape(G, q, -1)).reshape(G * q, -1)
-    half = at.half @ lead
-    slope = at.u[0].ravel() @ lead
-    direct = lead.T @ turned
-    if R:
-        others = range(1, len(cp.sizes))
-        rest = np.concatenate([_directions(parameters, factors, at.u, f) for f in others])
-        across = lead.T @ (at.lead_F[..., :R].reshape(G * q, R) @ rest)
-        direct = direct + across + across.T + rest.T @ (state.after_lead[:R, :R] @ rest)
-        half = half + at.half_rest @ rest
-        slope = slope + np.concatenate([at.u[f].ravel() for f in others]) @ rest
-    information = direct - half.T @ half
+def directions(parameters: Parameters, factors: Sequence[Array], u: Sequence[Array]) -> list[Array]:
+    """Per factor (G q, k) images of u under dT/dtheta, a column per element; zero for other factors' elements."""
+    out, start = [], 0
+    for E, Lambda, part in zip(parameters.basis, factors, u, strict=True):
+        G, q = part.shape
+        turned = Lambda @ E.swapaxes(1, 2)
+        own = (part @ (turned + turned.swapaxes(1, 2)).swapaxes(0, 1).reshape(q, -1)).reshape(G, len(E), q)
+        whole = np.zeros((G, q, len(parameters)))
+        whole[:, :, start : start + len(E)] = own.swapaxes(1, 2)
+        start += len(E)
+        out.append(whole.reshape(G * q, -1))
+    return out
+
+
+def average_information(cp: CrossProducts, quadratic: Array, slope: Array, solved: Solved, method: Method) -> Array:
+    """Average information of the parameters, sigma² profiled out unless known: positive semi-definite."""
+    if cp.known_sigma2:
+        return quadratic
+    rss = _rss(solved)
     relative = slope / rss  # squares of rss leave the range of doubles long before rss does
-    return np.asarray(nu * (information / rss - np.outer(relative, relative)))
+    return np.asarray(freedom(cp, method) * (quadratic / rss - np.outer(relative, relative)))
 
 
-def _curvature(parameters: Parameters, G_T: Sequence[Array]) -> Array:
+def theta_curvature(parameters: Parameters, G_T: Sequence[Array]) -> Array:
     """Second derivatives of T = Lambda Lambda' weighted by G_T: what is left of the Hessian where theta is 0."""
     k = len(parameters)
     out = np.zeros((k, k))
-    for i in range(k):
-        for j in range(k):
-            if parameters.factor[i] == parameters.factor[j] and parameters.column[i] == parameters.column[j]:
-                out[i, j] = 2 * G_T[parameters.factor[i]][parameters.row[i], parameters.row[j]]
+    start = 0
+    for E, S in zip(parameters.basis, G_T, strict=True):
+        here = slice(start, start + len(E))
+        out[here, here] = 2 * (E.reshape(len(E), S.size) @ (S @ E).reshape(len(E), S.size).T)
+        start += len(E)
     return out

@@ -44,9 +44,7 @@ class Marginal:
     at: Joint
 
 
-def restricted_loglik(
-    cp: CrossProducts, G: Sequence[Array], sigma2: Array, prior: NormalPrior | None = None
-) -> Array:
+def restricted_loglik(cp: CrossProducts, G: Sequence[Array], sigma2: Array, prior: NormalPrior | None = None) -> Array:
     """(...) log density of y with beta integrated out; exact, all constants ((n - p) log 2 pi under a flat prior).
 
     Evaluated in batches along the first axis, so that memory stays bounded whatever the number of points.
@@ -101,6 +99,7 @@ def integrate_fixed(
         (cp.n - cp.p + informative) * LOG_2PI
         + (cp.n - cp.p) * np.log(sigma2)
         + state.log_det
+        + cp.log_scale
         + solved.log_det_x
         - 2 * cp.log_det_X_map
         + solved.rss / sigma2

@@ -56,8 +56,10 @@ class Minimum(Generic[P]):
         return self.decrement < CERTIFIED and self.curvature > -1e-7 * scale
 
 
-def minimise(evaluate: Callable[[Array], P], start: Array) -> Minimum[P]:
-    """Minimise a smooth function of a few unbounded parameters from `start`.
+def minimise(
+    evaluate: Callable[[Array], P], start: Array, until: float = CONVERGED, most: int = MOST_STEPS
+) -> Minimum[P]:
+    """Minimise a smooth function of a few unbounded parameters from `start`, to a decrement of `until`.
 
     `evaluate` returns value, gradient and Hessian (an approximation serves); a point whose value is not finite is
     stepped back from. Moré & Sorensen (1983), SIAM J. Sci. Stat. Comput. 4:553-572, by eigenvalues.
@@ -71,8 +73,8 @@ def minimise(evaluate: Callable[[Array], P], start: Array) -> Minimum[P]:
         floor = 1e-14 * max(1.0, float(np.abs(values).max(initial=0.0)))
         decrement = float((slopes**2 / np.maximum(np.abs(values), floor)).sum())
         curvature = float(values.min(initial=np.inf))
-        settled = decrement < CONVERGED or (decrement < CERTIFIED and decrement > 0.25 * best_decrement)
-        if (settled and curvature >= -floor * 1e4) or evaluations >= MOST_STEPS or radius < 1e-14:
+        settled = decrement < until or (decrement < CERTIFIED and decrement > 0.25 * best_decrement)
+        if (settled and curvature >= -floor * 1e4) or evaluations >= most or radius < 1e-14:
             return Minimum(theta, point, decrement, curvature, evaluations)
         best_decrement = min(best_decrement, decrement)
         step, gain = _step(values, vectors, slopes, radius)
