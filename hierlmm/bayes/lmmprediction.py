@@ -14,7 +14,7 @@ from hierlmm.bayes.density import Target, Variances
 from hierlmm.bayes.density import target as density
 from hierlmm.bayes.lmmterms import NEGLIGIBLE, Points, thinned
 from hierlmm.bayes.results import TAILS
-from hierlmm.design import NewLevels, rows_to_predict
+from hierlmm.design import NewLevels, observation_scale, rows_to_predict
 from hierlmm.design.types import LMMDesign, NewRows
 from hierlmm.errors import FitError
 from hierlmm.likelihood.blup import means, sum_variance
@@ -45,7 +45,7 @@ def predict_rows(posterior: LMMPosterior, rows: NewRows, target: Literal["mean",
     parts = [_given(of, points.psi[here], rows) for here in batches(of.cp, points.weight.size)]
     mean, variance, population = (np.concatenate([part[i] for part in parts]) for i in range(3))
     if target == "observation":
-        variance = variance + points.psi.sigma[:, None] ** 2
+        variance = variance + points.psi.sigma[:, None] ** 2 * observation_scale(posterior.design, rows)
     return _frame(posterior, rows, points, (mean, variance, population), target)
 
 
@@ -97,6 +97,8 @@ def _frame(
         },
     ).set_axis(rows.index, axis=0)
     residual = " and the residual" if target == "observation" else ""
+    if rows.notes:
+        frame.attrs["group_means"] = " ".join(rows.notes)
     frame.attrs["se_contains"] = (
         "everything: the fixed effects, the random effects, a new draw for new levels, the variance parameters"
         f"{residual}"

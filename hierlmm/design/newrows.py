@@ -14,7 +14,7 @@ from hierlmm.design.grouping import label_codes, recognised
 from hierlmm.design.lmm import build_lmm
 from hierlmm.design.rank import unexplained
 from hierlmm.design.source import Source, complete, read
-from hierlmm.design.types import AreaDesign, LMMDesign, Matrix, NewRows
+from hierlmm.design.types import AreaDesign, LMMDesign, Matrix, NewRows, Vector
 from hierlmm.design.weights import relative_variances, variance_column
 from hierlmm.errors import DesignError, SpecError, listed
 from hierlmm.spec.model import ModelSpec
@@ -71,7 +71,7 @@ def encode(design: LMMDesign | AreaDesign, data: object) -> NewRows:
         codes=tuple(codes for codes, _ in known),
         groups=tuple(labels for _, labels in known),
         D=np.full(len(index), np.nan) if variance is None else np.array(variance.numbers()),
-        scale=None if area_level else frozen(relative_variances(design.spec, columns, index)),
+        scale=None if area_level else frozen(relative_variances(design.spec, columns, len(index))),
         notes=tuple(dict.fromkeys(note for encoder in encoders for note in _own_means(encoder, source))),
     )
 
@@ -110,6 +110,22 @@ def rows_to_predict(design: LMMDesign, new: object, new_levels: NewLevels) -> Ne
                     "the standard error."
                 )
     return rows
+
+
+def observation_scale(design: LMMDesign, rows: NewRows) -> Vector:
+    """(k,) residual variances of new observations relative to sigma².
+
+    Raises DesignError where the model reads them from a column that the new rows do not have.
+    """
+    if rows.scale is None:
+        return np.ones(len(rows.X))
+    if (lost := np.isnan(rows.scale)).any():
+        raise DesignError(
+            "The residual variance of an observation must be known; its column "
+            f"{variance_column(design.spec)} has no positive number in rows {listed(rows.index[lost])}. Add it, or "
+            'predict means with target="mean".'
+        )
+    return rows.scale
 
 
 def _checked(encoder: Encoder, source: Source) -> Matrix:

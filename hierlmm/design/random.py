@@ -125,8 +125,8 @@ def _columns(
         bad = [name for name, kept in zip(encoder.names, keep, strict=True) if not kept]
         raise DesignError(
             "The columns of a random-effects term must be linearly independent; in "
-            f"({' + '.join(term.coefficients)} | {term.factor}) {listed(bad or term.coefficients)} is zero or "
-            "determined by those before it. Leave it out of the term."
+            f"{term} {listed(bad or term.coefficients)} is zero or determined by those before it. Leave it out of the "
+            "term."
         )
     return Z, encoder
 

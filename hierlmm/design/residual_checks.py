@@ -101,7 +101,7 @@ def _check_steps(residual: AR1 | HeterogeneousAR1 | Toeplitz, rows: ResidualRows
     if not isinstance(residual, Toeplitz):
         return
     seen = _distances(codes, place)
-    lags = np.arange(1, seen.max() + 1)
+    lags = np.arange(1, int(seen.max()) + 1)
     if len(lost := np.setdiff1d(lags, seen)):
         raise DesignError(
             "Each distance between positions must occur in a group, or its correlation is not determined; no two rows "

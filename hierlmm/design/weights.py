@@ -78,23 +78,16 @@ def known_variances(column: Column, index: pd.Index) -> Vector:
     return values
 
 
-def relative_variances(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index) -> Vector:
-    """(k,) known relative residual variances of new rows: 1 where the model has none, nan without their column."""
+def relative_variances(spec: ModelSpec, columns: Mapping[str, Column], n: int) -> Vector:
+    """(k,) known relative residual variances of k new rows: 1 where the model has none, nan where the row has none."""
     name = variance_column(spec)
     if name is None:
-        return np.ones(len(index))
-    if name not in columns or columns[name].missing is not None:
-        return np.full(len(index), np.nan)
-    if isinstance(spec.residual, KnownVariances):
-        return known_variances(columns[name], index)
-    assert spec.weights is not None
-    weights = _checked(spec.weights, columns[name], index)
-    if (zero := weights == 0).any():
-        raise DesignError(
-            f"A row to predict for must have a positive weight; column {name} is 0 in rows {listed(index[zero])}. "
-            "Give it the weight that its observation would have."
-        )
-    return np.asarray(1.0 / weights)
+        return np.ones(n)
+    if name not in columns or not columns[name].is_number:
+        return np.full(n, np.nan)
+    values = np.array(columns[name].numbers())
+    values[~((values > 0) & np.isfinite(values))] = np.nan
+    return values if isinstance(spec.residual, KnownVariances) else 1.0 / values
 
 
 def variance_column(spec: ModelSpec) -> str | None:
