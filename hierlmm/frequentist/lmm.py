@@ -13,8 +13,9 @@ from hierlmm.frequentist.lmm_joint import covariances, joint, means
 from hierlmm.frequentist.lmm_limits import fit_without_residual, fit_without_variation
 from hierlmm.frequentist.lmm_model import model_of, structure_of
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
-from hierlmm.likelihood.lmm import eliminate, solve_fixed
-from hierlmm.likelihood.lmm_derivatives import Method, Parameters
+from hierlmm.likelihood.lmm import CrossProducts as Products
+from hierlmm.likelihood.lmm import solve_fixed
+from hierlmm.likelihood.lmm_derivatives import Method, Parameters, solve
 from hierlmm.likelihood.optimum import Certificate, Optimum, Surface, optimise
 from hierlmm.likelihood.structured import ResidualModel
 
@@ -88,9 +89,9 @@ def _fit(design: LMMDesign, model: CrossProducts | ResidualModel, method: Method
         return fit_without_variation(design, _products(design, model), method)
     optimum = optimise(model, method, start)
     runaway = not optimum.certificate.certified or float(optimum.theta.max(initial=0.0)) > 1e3
-    if isinstance(model, CrossProducts) and runaway and not model.known_sigma2:
-        if _no_residual(model, optimum.parameters):
-            return fit_without_residual(design, model, method)
+    estimated = isinstance(model, CrossProducts) and not model.known_sigma2
+    if runaway and estimated and _no_residual(optimum.at.cp, optimum.parameters):
+        return fit_without_residual(design, _products(design, model), method)
     return assemble(design, optimum)
 
 
@@ -114,11 +115,11 @@ def _explained(design: LMMDesign, model: CrossProducts | ResidualModel) -> bool:
     return bool(residual @ residual <= cp.n * (ROUNDING * size) ** 2)
 
 
-def _no_residual(cp: CrossProducts, parameters: Parameters) -> bool:
+def _no_residual(cp: Products, parameters: Parameters) -> bool:
     """Whether X and Z together reproduce the response to rounding."""
 
     def rss(scale: float) -> float:
-        return float(solve_fixed(eliminate(cp, [scale * np.eye(q) for q in parameters.widths]).products).rss)
+        return float(solve(cp, [scale * np.eye(q) for q in parameters.widths])[1].rss)
 
     return rss(UNPENALISED) < NO_RESIDUAL * rss(0.0)
 

@@ -65,9 +65,7 @@ def marginal_loglik(fit: LMMFit) -> float:
 def random_frame(fit: LMMFit) -> pd.DataFrame:
     """group, level, term, estimate, se, lower, upper, conditional_se: one row an effect."""
     parts = []
-    for factor, b, error, conditional in zip(
-        fit.design.factors, fit.b, fit.b_error, fit.b_conditional, strict=True
-    ):
+    for factor, b, error, conditional in zip(fit.design.factors, fit.b, fit.b_error, fit.b_conditional, strict=True):
         q = len(factor.coefficients)
         parts.append(
             pd.DataFrame(

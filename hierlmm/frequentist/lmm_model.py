@@ -82,8 +82,8 @@ def _strata(design: LMMDesign, strata: ResidualRows) -> StrataModel:
     frequency = np.ones(len(rows.y)) if rows.frequency is None else rows.frequency
     base = _dense(rows)
     parts = [_dense(replace(rows, frequency=frequency * (strata.occasion == s))) for s in range(len(strata.occasions))]
-    count = np.bincount(strata.occasion, frequency, len(parts))
-    squares = np.bincount(strata.occasion, frequency * _residuals(rows) ** 2, len(parts))
+    count = np.bincount(strata.occasion, frequency, len(parts)).astype(np.float64)
+    squares = np.bincount(strata.occasion, frequency * _residuals(rows) ** 2, len(parts)).astype(np.float64)
     return StrataModel(
         base,
         np.stack([part.lead for part in parts]),

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.design import NewLevels, rows_to_predict
+from hierlmm.design import NewLevels, observation_scale, rows_to_predict
 from hierlmm.design.types import NewRows
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.lmm_frames import covariance_roots, with_interval
-from hierlmm.likelihood.blup import sum_variance
+from hierlmm.frequentist.lmm_joint import sum_variance
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
@@ -61,11 +61,13 @@ def predict(
         variance[~seen] += np.square(Z[~seen] @ root).sum(axis=1)
         fresh[~seen] = [f"{text}, {factor.name}" if text else factor.name for text in fresh[~seen]]
     if target == "observation":
-        variance += fit.sigma2
+        variance += fit.sigma2 * observation_scale(fit.design, rows)
     frame = with_interval(pd.DataFrame({"estimate": estimate, "se": np.sqrt(variance)}, index=rows.index))
     frame["population"] = population
     frame["new_levels"] = fresh
     residual = ", the residual variance" if target == "observation" else ""
+    if rows.notes:
+        frame.attrs["group_means"] = " ".join(rows.notes)
     frame.attrs["se_contains"] = (
         "uncertainty of the fixed effects and of the random effects, the between-group variance of new levels"
         f"{residual}; not the uncertainty of the variance parameters"
@@ -77,7 +79,10 @@ def _known_part(fit: LMMFit, rows: NewRows) -> Array:
     """Variance of the error of x'β̂ + z'b̂ over the observed levels."""
     if fit.joint is not None:
         order = fit.equations.order
-        Z, codes = [rows.Z[f] for f in order], [rows.codes[f] for f in order]
+        none = np.zeros((len(rows.X), 1)), np.full(len(rows.X), -1, dtype=np.intp)
+        # -1 is the placeholder that leads where no factor holds the series of rows whole
+        Z = [rows.Z[f] if f >= 0 else none[0] for f in order]
+        codes = [rows.codes[f] if f >= 0 else none[1] for f in order]
         return sum_variance(fit.equations, fit.joint, rows.X, Z, codes)
     variance = np.einsum("ij,jk,ik->i", rows.X, fit.vcov_beta, rows.X)
     for error, with_beta, columns, levels in zip(fit.b_error, fit.b_beta, rows.Z, rows.codes, strict=True):
@@ -108,9 +113,7 @@ def marginal_covariance(fit: LMMFit, level: object, group: str | None) -> pd.Dat
     return pd.DataFrame(V, index=labels, columns=labels)
 
 
-def simulate(
-    fit: LMMFit, draws: int, rng: np.random.Generator, effects: Literal["new", "fitted"]
-) -> pd.DataFrame:
+def simulate(fit: LMMFit, draws: int, rng: np.random.Generator, effects: Literal["new", "fitted"]) -> pd.DataFrame:
     """(n, draws) responses from the fitted model; random effects drawn anew or held at the BLUPs."""
     if effects not in ("new", "fitted"):
         raise FitError(f"`effects` is 'new' or 'fitted'; found {effects!r}. Use one of these.")
@@ -127,4 +130,3 @@ def simulate(
             out += factor.Z[:, column, None] * z[:, factor.codes, column].T
     out += np.sqrt(fit.sigma2) * rng.standard_normal(out.shape)
     return pd.DataFrame(out, index=design.index)
-

@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from hierlmm.design import NewLevels
 from hierlmm.design.crossproducts import CrossProducts
 from hierlmm.design.types import Fingerprint, LMMDesign
-from hierlmm.frequentist.lmm_joint import Joint, SparseJoint
+from hierlmm.likelihood.blup import Joint
 from hierlmm.likelihood.lmm_derivatives import Derivatives, Method
 from hierlmm.likelihood.optimum import Certificate
+from hierlmm.likelihood.sparse_blup import SparseJoint
 from hierlmm.spec.model import ModelSpec
 
 if TYPE_CHECKING:

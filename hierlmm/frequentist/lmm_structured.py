@@ -41,7 +41,7 @@ class Uncertainty:
 
     def se(self, gradient: Array) -> float:
         """Standard error of a function with this gradient (k,); 0 where nothing it depends on is free."""
-        return float(np.sqrt(max(gradient @ self.covariance @ gradient, 0.0)))
+        return float(np.sqrt(max(float(gradient @ self.covariance @ gradient), 0.0)))
 
 
 def uncertainty(fit: LMMFit) -> Uncertainty | None:

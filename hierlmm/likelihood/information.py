@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.lmm import CrossProducts
-from hierlmm.likelihood.lmm_derivatives import Derivatives, Method
+from hierlmm.likelihood.lmm import CrossProducts, Eliminated
+from hierlmm.likelihood.lmm_derivatives import Derivatives, Method, Projected
 
 Array = NDArray[np.float64]
 Kind = Literal["expected", "average"]
@@ -61,14 +61,16 @@ def information(cp: CrossProducts, at: Derivatives, method: Method) -> Informati
     """Information of psi at a fitted point: expected where Z'PZ fits in memory, average beyond."""
     parameters = variance_parameters(cp)
     effects = sum(G * q for G, q in cp.sizes)
-    if effects <= WHOLE:
+    if effects <= WHOLE and cp.cells is None:
         return Information(parameters, _expected(cp, at, method, parameters), "expected")
     return Information(parameters, _average(cp, at, method, parameters), "average")
 
 
 def whole_projection(cp: CrossProducts, at: Derivatives, method: Method) -> Array:
     """(Q, Q) Z'P*Z over all random effects in elimination order, columns of Z on the data scale."""
-    projected, R = at.projected, cp.rest.shape[0] - cp.p - 1
+    projected, state, R = at.projected, at.state, cp.rest.shape[0] - cp.p - 1
+    assert isinstance(projected, Projected)
+    assert isinstance(state, Eliminated)
     rows = slice(None) if method == "reml" else slice(0, R)
     G, q = cp.sizes[0]
     first = G * q
@@ -79,7 +81,7 @@ def whole_projection(cp: CrossProducts, at: Derivatives, method: Method) -> Arra
     M[:first, :first].reshape(G, q, G, q)[level, :, level, :] = projected.lead_N
     M[:first, first:] = projected.lead_F[..., :R].reshape(first, R)
     M[first:, :first] = M[:first, first:].T
-    M[first:, first:] = at.state.after_lead[:R, :R]
+    M[first:, first:] = state.after_lead[:R, :R]
     M -= halves.T @ halves
     start = 0
     for (levels, width), B in zip(cp.sizes, cp.Z_map, strict=True):

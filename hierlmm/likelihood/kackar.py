@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hierlmm.likelihood.information import WHOLE, VarianceParameter, whole_projection
 from hierlmm.likelihood.lmm import CrossProducts
-from hierlmm.likelihood.lmm_derivatives import Derivatives
+from hierlmm.likelihood.lmm_derivatives import Derivatives, Projected
 
 Array = NDArray[np.float64]
 
@@ -40,6 +40,7 @@ def estimation_error(
 def _lead_N(cp: CrossProducts, at: Derivatives) -> Array:
     """Z_l'V⁻¹Z_l per level of a single factor, data scale."""
     B = cp.Z_map[0]
+    assert isinstance(at.projected, Projected)
     left = np.linalg.solve(B.T, at.projected.lead_N)
     return np.asarray(np.linalg.solve(B.T, left.swapaxes(-1, -2)) / at.sigma2)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement, pairwise
 from typing import Literal, Protocol
 
 import numpy as np
@@ -123,8 +124,8 @@ def _basis(q: int, block: tuple[int, ...], structure: str) -> list[Array]:
     size = len(block)
     if structure == "general":
         inner = [np.zeros((size, size)) for _ in range(size * (size + 1) // 2)]
-        for E, (c, r) in zip(inner, ((c, r) for c in range(size) for r in range(c, size)), strict=True):
-            E[r, c] = 1.0
+        for E, place in zip(inner, combinations_with_replacement(range(size), 2), strict=True):
+            E[place[1], place[0]] = 1.0
     elif structure == "identity":
         inner = [np.eye(size)]
     else:
@@ -142,7 +143,7 @@ def _vanishing(first: int, size: int, elements: int, structure: str) -> list[tup
     if structure != "general":
         return [(first + k,) for k in range(elements)]
     stops = np.cumsum([0, *range(size, 0, -1)]) + first
-    return [tuple(range(a, b)) for a, b in zip(stops[:-1], stops[1:], strict=True)]
+    return [tuple(range(a, b)) for a, b in pairwise(stops.tolist())]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -167,8 +167,9 @@ def _search(surface: Surface, start: Array) -> Minimum[Derivatives]:
 def _descend(surface: Surface, start: Array, free: NDArray[np.bool_] | None = None) -> Minimum[Derivatives]:
     """Newton's method with the average information, and for residual structures with the Hessian itself at the end.
 
-    With `free` the other elements stay at zero. The average information of a residual structure is far enough from the Hessian that it
-    converges slowly, and it cannot tell a minimum from a saddle point; differences of the exact gradient can.
+    With `free` the other elements stay at zero. The average information of a residual structure is far enough from
+    the Hessian that it converges slowly, and it cannot tell a minimum from a saddle point; differences of the exact
+    gradient can.
     """
     chosen = np.ones(len(start), dtype=bool) if free is None else free
 
@@ -185,12 +186,23 @@ def _descend(surface: Surface, start: Array, free: NDArray[np.bool_] | None = No
     found = minimise(evaluate, start[chosen], until=NEWTON_FROM, most=AVERAGE_STEPS)
     evaluations = found.evaluations
     for _ in range(NEWTON_ROUNDS):
-        hessian = _hessian(evaluate, found)
-        found = minimise(lambda part, H=hessian: replace(evaluate(part), hessian=H), found.theta, most=CHORD_STEPS)
-        evaluations += len(hessian) + found.evaluations
+        held = _Held(evaluate, _hessian(evaluate, found))
+        found = minimise(held, found.theta, most=CHORD_STEPS)
+        evaluations += len(held.hessian) + found.evaluations
         if found.certified and found.decrement < NEWTON_DONE:
             break
     return replace(_whole(found, whole), evaluations=evaluations)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """The derivatives with a Hessian that was computed at another point near by."""
+
+    evaluate: Callable[[Array], _Restricted]
+    hessian: Array
+
+    def __call__(self, part: Array) -> _Restricted:
+        return replace(self.evaluate(part), hessian=self.hessian)
 
 
 def _whole(found: Minimum[_Restricted], whole: Callable[[Array], Array]) -> Minimum[Derivatives]:

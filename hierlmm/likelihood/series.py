@@ -121,7 +121,7 @@ class SeriesModel:
 def _whitening(R: Array, slopes: Array, count: Array) -> tuple[Array, Array, float, Array]:
     """W with W R W' = I (U, k, k), W R_r W' (K, U, k, k), and log|R| with its derivatives (K,) over all series."""
     try:
-        L = np.linalg.cholesky(R)
+        L: Array = np.asarray(np.linalg.cholesky(R), dtype=np.float64)
     except np.linalg.LinAlgError:
         L = np.full_like(R, np.nan)
     white = solve_lower(L, np.broadcast_to(np.eye(L.shape[-1]), L.shape))
@@ -174,7 +174,7 @@ class _Sums:
 
 def compressed(part: Series) -> Series:
     """Series without random effects: those of one pattern as the fewest with the same sums of products."""
-    N, k, w = part.rows.shape
+    _, k, w = part.rows.shape
     rows, of = [], []
     for u in range(len(part.count)):
         own = part.rows[part.of == u].reshape(-1, k * w)

@@ -7,8 +7,8 @@ coefficients of the conditional residual r = Ac, A = [Z, X, y], and C the joint 
     tr(P R_r)        = d log|R| + <C, A'Q_r A>,        y'P R_r P y = -c'A'Q_r A c,
     y'P R_r P R_s P y = r'Q_r R Q_s r - g_r'C g_s,      g_r = [Z, X]'Q_r r,
 
-where R_r and Q_r are the derivatives of R and of its inverse. So the derivatives need the products A'Q_r A, formed with those of Q,
-and no matrix with a row for each observation and a column for each other.
+where R_r and Q_r are the derivatives of R and of its inverse. So the derivatives need the products A'Q_r A, formed
+with those of Q, and no matrix with a row for each observation and a column for each other.
 
 Source: Gilmour, Thompson & Cullis (1995), Biometrics 51:1440-1450; Jennrich & Schluchter (1986), Biometrics
 42:805-820, for the structures.

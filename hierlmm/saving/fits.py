@@ -26,7 +26,7 @@ SAME_OBJECTIVE = 1e-9
 
 
 def encode_lmm_fit(fit: LMMFit, encode: Callable[[Any, str], Any], at: str) -> dict[str, Any]:
-    """The JSON of a fit; theta, with the parameters of a residual structure behind it, is None for a limit that no theta attains."""
+    """The JSON of a fit; theta, those of a residual structure behind it, is None for a limit that no theta attains."""
     theta = None
     if fit.at is not None:
         theta = np.concatenate([Parameters.of(fit.equations).theta(fit.at.factors), fit.phi])
