@@ -113,5 +113,6 @@ def _add_by_level(out: Array, codes: Codes, W: Array, first: list[int], V: Array
             key = (min(i, j), max(i, j))
             if key not in done:
                 product = V[j] if plain and i == 0 else W[i] if j == 0 else W[i] * V[j]
-                done[key] = np.bincount(codes, None if plain and key == (0, 0) else product, G)
+                counted = None if plain and key == (0, 0) else product
+                done[key] = np.bincount(codes, counted, G).astype(np.float64, copy=False)
             out[a, c] += done[key]

@@ -44,19 +44,19 @@ def inner_products(factors: tuple[GroupingFactor, ...], residuals: Residuals) ->
     n = len(factors[0].codes)
     count = residuals.weights.frequency
     Z = [working(factor) for factor in factors]
-    pairs = [_pairs(factor) for factor in factors]
+    pairs = [entries_of(factor) for factor in factors]
     names, RR, RS = _residual_part(residuals, factors, Z, pairs, n)
     starts = np.cumsum([0, *map(len, pairs)])
     gram = np.empty((starts[-1], starts[-1]))
     for f, factor in enumerate(factors):
         here = slice(starts[f], starts[f + 1])
-        gram[here, here] = _products(_sums(factor.codes, len(factor.levels), Z[f], Z[f], count), pairs[f], pairs[f])
+        gram[here, here] = products(_sums(factor.codes, len(factor.levels), Z[f], Z[f], count), pairs[f], pairs[f])
         for g in range(f):
             there = slice(starts[g], starts[g + 1])
             cells, found = pd.factorize(factors[g].codes * len(factor.levels) + factor.codes)
-            gram[there, here] = _products(_sums(cells, len(found), Z[g], Z[f], count), pairs[g], pairs[f])
+            gram[there, here] = products(_sums(cells, len(found), Z[g], Z[f], count), pairs[g], pairs[f])
             gram[here, there] = gram[there, here].T
-    random, T = _parameters(factors, pairs)
+    random, T = parameters(factors, pairs)
     cross = RS @ T.T
     return names + random, np.block([[RR, cross], [cross.T, T @ gram @ T.T]])
 
@@ -80,12 +80,12 @@ def working(factor: GroupingFactor) -> Matrix:
     return Z
 
 
-def _pairs(factor: GroupingFactor) -> list[tuple[int, int]]:
+def entries_of(factor: GroupingFactor) -> list[tuple[int, int]]:
     """Entries of the covariance matrices of a factor's blocks, upper triangles."""
     return [(a, b) for block in factor.blocks for i, a in enumerate(block) for b in block[i:]]
 
 
-def _parameters(factors: tuple[GroupingFactor, ...], pairs: list[list[tuple[int, int]]]) -> tuple[list[str], Matrix]:
+def parameters(factors: tuple[GroupingFactor, ...], pairs: list[list[tuple[int, int]]]) -> tuple[list[str], Matrix]:
     """Names of the parameters of the random effects, and (parameters, entries) which entries each one moves."""
     names: list[str] = []
     rows: list[Vector] = []
@@ -135,10 +135,10 @@ def _sums(codes: Codes, G: int, Z: Matrix, W: Matrix, count: Vector | None) -> M
     return out
 
 
-def _products(C: Matrix, first: list[tuple[int, int]], second: list[tuple[int, int]]) -> Matrix:
+def products(C: Matrix, first: list[tuple[int, int]], second: list[tuple[int, int]]) -> Matrix:
     """⟨S_ab, S_cd⟩ = 2 Σ (C_ac C_bd + C_ad C_bc) for the pairs of two factors."""
-    products = [[2 * (C[a, c] @ C[b, d] + C[a, d] @ C[b, c]) for c, d in second] for a, b in first]
-    return np.array(products).reshape(len(first), len(second))
+    found = [[2 * (C[a, c] @ C[b, d] + C[a, d] @ C[b, c]) for c, d in second] for a, b in first]
+    return np.array(found).reshape(len(first), len(second))
 
 
 def _residual_part(
@@ -179,7 +179,7 @@ def _diagonal(
         names = [f"the residual variance of {label}" for label in rows.occasions]
         stratum = rows.occasion
     counted = v if count is None else v * count
-    products = np.array(
+    sums = np.array(
         [
             np.bincount(stratum, 2 * counted * z[:, a] * z[:, b], len(names))
             for z, entries in zip(Z, pairs, strict=True)
@@ -187,7 +187,7 @@ def _diagonal(
         ],
         dtype=np.float64,
     )
-    return names, np.diag(np.bincount(stratum, counted * v, len(names))), products.T
+    return names, np.diag(np.bincount(stratum, counted * v, len(names))), sums.T
 
 
 def _rows_of_groups(codes: Codes) -> Iterator[tuple[Codes, Codes]]:

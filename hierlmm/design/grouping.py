@@ -42,10 +42,17 @@ def grouped(names: tuple[str, ...], columns: Mapping[str, Column]) -> tuple[Code
         check_distinct(name, labels)
     parts = tuple(labels for _, labels in coded)
     if len(names) == 1:
-        return coded[0][0], Keys(names, parts, np.empty(0, dtype=np.int64), pd.Index(parts[0].to_numpy()))
+        return coded[0][0], keys_of(names, parts, np.empty(0, dtype=np.int64))
     cells = _cells([codes for codes, _ in coded], parts)
     codes, combined = _sorted_numbers(cells)
-    return codes, Keys(names, parts, combined, _joined(combined, parts))
+    return codes, keys_of(names, parts, combined)
+
+
+def keys_of(names: tuple[str, ...], parts: tuple[pd.Index, ...], combined: NDArray[np.int64]) -> Keys:
+    """The keys of the combinations of labels that occur; for one column all of its labels."""
+    if len(parts) == 1:
+        return Keys(names, parts, np.empty(0, dtype=np.int64), pd.Index(parts[0].to_numpy()))
+    return Keys(names, parts, combined, _joined(combined, parts))
 
 
 def recognised(keys: Keys, columns: Mapping[str, Column], index: pd.Index) -> tuple[Codes, pd.Index]:

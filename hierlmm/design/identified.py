@@ -6,6 +6,7 @@ are linearly independent (Demidenko 2013, Mixed Models, sec. 3.2): hierlmm.desig
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -63,7 +64,11 @@ def _check_not_in_fixed(factor: GroupingFactor, X: Matrix) -> None:
 
 def _check_distinct_components(factors: tuple[GroupingFactor, ...], X: Matrix, residuals: Residuals) -> None:
     names, gram = inner_products(factors, residuals)
-    n, p = residuals.weights.total(len(X)), X.shape[1]
+    check_directions(names, gram, residuals.weights.total(len(X)), X.shape[1], lambda: _why(factors, residuals))
+
+
+def check_directions(names: list[str], gram: Matrix, n: int, p: int, why: Callable[[], str]) -> None:
+    """Raise DesignError for variance components whose directions depend on each other; `why` says how that comes."""
     free = (n - p) * (n - p + 1) // 2
     if len(names) > free:
         raise DesignError(
@@ -87,7 +92,7 @@ def _check_distinct_components(factors: tuple[GroupingFactor, ...], X: Matrix, r
             others = [name for name, weight in zip(names, weights, strict=False) if abs(weight) > np.sqrt(INDISTINCT)]
             raise DesignError(
                 f"The rows must tell the variance components apart; here {names[j]} cannot be told from "
-                f"{listed(others)}, whatever the responses are: {_why(factors, residuals)}"
+                f"{listed(others)}, whatever the responses are: {why()}"
             )
 
 

@@ -254,9 +254,12 @@ def _kind(index: pd.Index) -> Kind:
 def _sorted(a: pd.Index, b: pd.Index) -> pd.Index:
     """Labels of both, sorted: text by its characters, whatever else by value."""
     if a.dtype != object and b.dtype != object:
-        return pd.Index(np.unique(a.union(b).to_numpy())) if a.dtype.kind in "iuf" else pd.Index(a.union(b).sort_values())
+        both: pd.Index = a.union(b)
+        return both if both.is_monotonic_increasing else both.sort_values()
     every = dict.fromkeys((*a.tolist(), *b.tolist()))
-    return pd.Index(sorted(every, key=lambda label: (not isinstance(label, int | float), str(label))), dtype=object)
+    in_order = sorted(every, key=lambda label: (not isinstance(label, int | float), str(label)))
+    found: pd.Index = pd.Index(in_order, dtype=object)
+    return found
 
 
 def _predictors(a: Mapping[str, Labels], b: Mapping[str, Labels]) -> dict[str, Labels]:

@@ -12,8 +12,8 @@ from hierlmm.design.column import Column
 from hierlmm.design.grouping import Keys, label_codes
 from hierlmm.design.rank import spans_constant
 from hierlmm.design.source import Source
-from hierlmm.design.types import AreaDesign, GroupingFactor, LMMDesign, Matrix, Vector
-from hierlmm.errors import listed
+from hierlmm.design.types import AreaDesign, Dropped, GroupingFactor, LMMDesign, Matrix, Vector
+from hierlmm.errors import SHOWN, listed
 from hierlmm.spec.model import ModelSpec
 
 # A variance between fewer levels than this rests on so few values that its interval spans orders of magnitude:
@@ -32,12 +32,18 @@ def left_out(design: LMMDesign | AreaDesign) -> tuple[str, ...]:
     if len(dropped):
         rows = "row" if len(dropped) == 1 else "rows"
         columns = dict.fromkeys(name for names in dropped.columns for name in names)
-        lines.append(
-            f"{len(dropped)} {rows} dropped for missing values in {listed(columns)}: {listed(dropped.rows)}."
-        )
+        lines.append(f"{len(dropped)} {rows} dropped for missing values in {listed(columns)}: {_rows(dropped)}.")
     if design.aliased:
         lines.append(f"Columns dropped because earlier ones determine them: {', '.join(design.aliased)}.")
     return tuple(lines)
+
+
+def _rows(dropped: Dropped) -> str:
+    """The first rows, and how many more there are."""
+    if not dropped.more:
+        return listed(dropped.rows)
+    shown = dropped.rows[:SHOWN]
+    return f"{listed(shown)} and {len(dropped) - len(shown)} more"
 
 
 def lmm_notes(

@@ -26,13 +26,13 @@ def random_part(
 ) -> Parts:
     """The grouping factors with all terms of one factor merged, the encoders of their terms, and their keys."""
     factors, encoders, keys = [], [], []
-    for group, terms in _by_group(spec).items():
+    for group, terms in terms_by_group(spec).items():
         codes, key = grouped(group, columns)
         parts = [_columns(term, columns, index, frequency) for term in terms]
         encoded = tuple(encoder for _, encoder in parts)
         names = tuple(name for encoder in encoded for name in encoder.names)
         _check_names(names, group)
-        blocks, structures = _blocks(terms, encoded)
+        blocks, structures = covariance_blocks(terms, encoded)
         factors.append(
             GroupingFactor(
                 name=":".join(group),
@@ -56,7 +56,7 @@ def spelled_out(spec: ModelSpec, encoders: tuple[tuple[Encoder, ...], ...]) -> t
     """
     found: list[RandomTerm] = []
     coded = (encoder for parts in encoders for encoder in parts)
-    grouped_terms = (term for terms in _by_group(spec).values() for term in terms)
+    grouped_terms = (term for terms in terms_by_group(spec).values() for term in terms)
     width = {term: len(encoder.names) for term, encoder in zip(grouped_terms, coded, strict=True)}
     for term in spec.random:
         if isinstance(term.covariance, Diagonal) and width[term] == len(term.coefficients):
@@ -66,7 +66,7 @@ def spelled_out(spec: ModelSpec, encoders: tuple[tuple[Encoder, ...], ...]) -> t
     return tuple(found)
 
 
-def _by_group(spec: ModelSpec) -> dict[tuple[str, ...], list[RandomTerm]]:
+def terms_by_group(spec: ModelSpec) -> dict[tuple[str, ...], list[RandomTerm]]:
     """The terms of each grouping factor, in the order written."""
     found: dict[tuple[str, ...], list[RandomTerm]] = {}
     for term in spec.random:
@@ -74,7 +74,7 @@ def _by_group(spec: ModelSpec) -> dict[tuple[str, ...], list[RandomTerm]]:
     return found
 
 
-def _blocks(
+def covariance_blocks(
     terms: list[RandomTerm], encoders: tuple[Encoder, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Structure, ...]]:
     """Covariance blocks of the columns of the terms of one factor; independent coefficients are blocks of their own."""

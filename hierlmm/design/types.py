@@ -31,15 +31,17 @@ class Dropped:
     rows        labels of the rows with a missing value, in table order
     columns     for each of them, the columns in which the value is missing
     unweighted  labels of the other rows that were left out, whose weight is 0
+    more        how many rows with a missing value are not in `rows`, which lists the first of a stream
     """
 
     rows: tuple[object, ...] = ()
     columns: tuple[tuple[str, ...], ...] = ()
     unweighted: tuple[object, ...] = ()
+    more: int = 0
 
     def __len__(self) -> int:
         """How many rows have a missing value."""
-        return len(self.rows)
+        return len(self.rows) + self.more
 
 
 @dataclass(frozen=True, slots=True)
