@@ -9,7 +9,7 @@ import pytest
 from design_tables import INTERCEPTS, area_spec, areas, set_at, table
 from numpy.testing import assert_allclose, assert_array_equal
 
-from hierlmm.design import build, build_area, build_lmm, encode
+from hierlmm.design import build, build_area, build_lmm, encode, rows_to_predict
 from hierlmm.errors import DesignError
 from hierlmm.spec import lmm
 
@@ -154,3 +154,21 @@ def test_areas_are_coded_by_their_place_in_the_design():
     assert_array_equal(rows.Z[0], np.ones((3, 1)))
     assert np.isnan(rows.D).all()
     assert_array_equal(encode(design, areas()[:2]).D, areas()["D"][:2])
+
+
+def test_new_levels_are_refused_unless_they_are_asked_for():
+    """The refusal names levels, rows and the option; combinations of known parts are new levels too."""
+    design = build(lmm("y ~ x + (1 | g) + (1 | g:k)"), WIDE[(WIDE["g"] != "a00") | (WIDE["k"] == "p")])
+    new = pd.DataFrame({"x": 0.0, "g": ["a01", "zz", "a00", "zz"], "k": ["p", "p", "q", "q"]}, index=list("rstu"))
+
+    with pytest.raises(DesignError, match=r'; g has zz in rows s, u\..*new_levels="population"'):
+        rows_to_predict(design, new, "error")
+    with pytest.raises(DesignError, match=r"; g:k has a00:q in rows t\."):
+        rows_to_predict(design, new.drop(index=["s", "u"]), "error")
+    with pytest.raises(DesignError, match="`new_levels` is 'error' or 'population'; found 'new'"):
+        rows_to_predict(design, new, "new")
+
+    rows = rows_to_predict(design, new, "population")
+    assert rows.codes[0].tolist() == [1, -1, 0, -1]
+    assert (rows.codes[1] >= 0).tolist() == [True, False, False, False]
+    assert_array_equal(rows_to_predict(design, None, "error").X, design.X)
