@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hierlmm.likelihood.lmm import CrossProducts
 from hierlmm.likelihood.lmm_derivatives import Derivatives, Method, Parameters, derivatives
+from hierlmm.likelihood.moments import sd_ratios
 from hierlmm.likelihood.structured import ResidualModel, structured_derivatives
 from hierlmm.likelihood.triangular import cholesky_lower
 from hierlmm.likelihood.trust_region import Minimum, minimise
@@ -28,7 +29,7 @@ Array = NDArray[np.float64]
 NEAR_ZERO = 1e-5
 # Two optima are the same when their criteria agree to this, relative to the criterion.
 SAME_OPTIMUM = 1e-8
-# Starting values of every standard deviation ratio, for columns of unit root mean square.
+# Starting values of every standard deviation ratio, for columns of unit root mean square, where not by moments.
 FIRST_START = 1.0
 OTHER_STARTS = (0.2, 5.0)
 # With a residual structure the Hessian takes over at this decrement or after so many steps, each time for a few steps.
@@ -109,14 +110,14 @@ class Surface:
             return structured_derivatives(self.residual, self.parameters, psi, self.method)
 
     def starts(self) -> list[Array]:
-        """Where the search begins: sd ratios of one, and phi by moments.
+        """Where the search begins: sd ratios by moments; with a residual structure ratios of one, and phi by moments.
 
         Criteria of residual structures can have several optima, so that with several parameters the search is begun
         again at independence and at a few points around the moments, where that is affordable.
         """
-        theta = self.parameters.theta([FIRST_START * np.eye(q) for q in self.parameters.widths])
         if self.residual is None:
-            return [theta]
+            return [self.parameters.theta(sd_ratios(self.cp))]
+        theta = self.parameters.theta([FIRST_START * np.eye(q) for q in self.parameters.widths])
         phi = self.residual.start()
         starts = [phi]
         if len(theta) + len(phi) > 1 and self.residual.work < LARGEST_WORK:
