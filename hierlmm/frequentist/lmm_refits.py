@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.frequentist.lmm_results import LMMOutcome
+from hierlmm.frequentist.lmm_structured import residual_rows
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
@@ -30,6 +32,7 @@ class LMMRefits:
     beta         (B, p) fixed effects; se (B, p) their standard errors
     sigma2       (B,) residual variances
     theta        per factor (B, q, q) lower factors of G / sigma²; G per factor (B, q, q) covariance matrices
+    phi          (B, k) parameters of the residual structure as the optimiser has them; none for independent residuals
     objective    (B,) -2 log likelihood (ml) or -2 restricted log likelihood (reml)
     decrement    (B,) Newton decrement: twice the decrease of the criterion that a Newton step still predicts
     outcomes     (B,) how each fit ended
@@ -44,13 +47,14 @@ class LMMRefits:
     sigma2: Array
     theta: tuple[Array, ...]
     G: tuple[Array, ...]
+    phi: Array
     objective: Array
     decrement: Array
     outcomes: tuple[LMMOutcome, ...]
     problems: tuple[tuple[object, str], ...]
 
     def __post_init__(self) -> None:
-        arrays = (self.responses, self.beta, self.se, self.sigma2, self.objective, self.decrement)
+        arrays = (self.responses, self.beta, self.se, self.sigma2, self.phi, self.objective, self.decrement)
         for value in (*arrays, *self.theta, *self.G):
             value.setflags(write=False)
 
@@ -78,7 +82,7 @@ class LMMRefits:
         """Long frame: replicate, group, term, term2, quantity, estimate.
 
         Fixed effects have quantity effect and se and no group; the others are those of `variance_components`:
-        variance, sd, covariance and correlation by group, the residual's under Residual.
+        variance, sd, covariance and correlation by group, those of the residual structure under Residual.
         """
         rows = list(_quantities(self))
         B, K = len(self), len(rows)
@@ -99,24 +103,24 @@ class LMMRefits:
         return blups(self)
 
     def summary(self) -> str:
-        """How many responses were fitted, how the fits ended, and mean and sd of the estimates."""
-        B, design = len(self), self.origin.design
-        lines = [f"{B} refits by {self.origin.method.upper()} of {design.spec.formula}"]
+        """How the fits ended, and mean and sd of the estimates beside those of `origin`, failures left out."""
+        B, origin = len(self), self.origin
+        lines = [f"{B} refits by {origin.method.upper()} of {origin.spec.formula}"]
         if self.failures:
-            lines.append(f"{self.failures} of {B} FAILED:")
+            lines.append(f"{self.failures} of {B} FAILED and are left out of the means:")
         for outcome in LMMOutcome:
             if count := self.outcomes.count(outcome):
                 lines.append(f"  {count:>6}  {_PHRASES[outcome]}")
+        for label, reason in self.problems[:3]:
+            lines += wrap(f"{label}: {reason}", 80, initial_indent="  ", subsequent_indent="    ")
         lines.append(f"{'':<40}{'mean':>13}{'sd':>13}{'fitted':>13}")
-        found = list(_quantities(self))
-        first = list(_quantities(refits_of(self.origin)))
-        for (group, term, term2, quantity, values), row in zip(found, first, strict=True):
-            if quantity in ("effect", "sd", "correlation") and B:
-                name = " ".join(part for part in (group, term, term2, quantity) if part)
-                finite = values[np.isfinite(values)]
-                mean = finite.mean() if len(finite) else np.nan
-                sd = finite.std(ddof=1) if len(finite) > 1 else np.nan
-                lines.append(f"{name[:39]:<40}{mean:>13.6g}{sd:>13.4g}{row[4][0]:>13.6g}")
+        sound = np.array([outcome not in FAILED for outcome in self.outcomes], dtype=bool)
+        first = [row[4][0] for row in _quantities(refits_of(origin))]
+        for (*names, quantity, values), fitted in zip(_quantities(self), first, strict=True):
+            if quantity not in ("se", "variance", "covariance"):
+                label = " ".join(part for part in (*names, quantity) if part)
+                mean, sd = _moments(values[sound])
+                lines.append(f"{label[:39]:<40}{mean:>13.6g}{sd:>13.4g}{fitted:>13.6g}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -127,6 +131,7 @@ _PHRASES = {
     LMMOutcome.INTERIOR: "inside the parameter space",
     LMMOutcome.AT_ZERO: "on the boundary, with a variance of zero",
     LMMOutcome.SINGULAR: "on the boundary, with a singular covariance matrix",
+    LMMOutcome.RESIDUAL_BOUND: "at the bound of the residual structure",
     LMMOutcome.NO_RESIDUAL: "without residual variance: the likelihood has no upper bound",
     LMMOutcome.NO_VARIATION: "reproduced by the fixed effects: every variance is zero",
     LMMOutcome.NOT_CERTIFIED: "not certified as an optimum",
@@ -144,6 +149,7 @@ def refits_of(fit: LMMFit) -> LMMRefits:
         sigma2=np.array([fit.sigma2]),
         theta=tuple(theta[None] for theta in fit.theta),
         G=tuple(G[None] for G in fit.G),
+        phi=fit.phi[None],
         objective=np.array([fit.objective]),
         decrement=np.array([fit.certificate.decrement]),
         outcomes=(fit.outcome,),
@@ -170,5 +176,26 @@ def _quantities(refits: LMMRefits) -> Iterator[tuple[str, str, str, str, Array]]
                     rho = np.clip(covariance / np.where(size > 0, size, 1.0), -1.0, 1.0)
                     yield factor.name, *names, "covariance", covariance
                     yield factor.name, *names, "correlation", rho
-    yield "Residual", "", "", "variance", refits.sigma2
-    yield "Residual", "", "", "sd", np.sqrt(refits.sigma2)
+    yield from _residual_quantities(refits)
+
+
+def _residual_quantities(refits: LMMRefits) -> Iterator[tuple[str, str, str, str, Array]]:
+    """Those of the residuals; none where their variances are known."""
+    origin = refits.origin
+    if origin.design.residual is None:
+        if not origin.equations.known_sigma2:
+            yield "Residual", "", "", "variance", refits.sigma2
+            yield "Residual", "", "", "sd", np.sqrt(refits.sigma2)
+        return
+    each = [
+        list(residual_rows(replace(origin, sigma2=sigma2, phi=phi), None))
+        for sigma2, phi in zip(refits.sigma2.tolist(), refits.phi, strict=True)
+    ]
+    for same in zip(*each, strict=True):
+        yield *same[0][:4], np.array([row[4] for row in same])
+
+
+def _moments(values: Array) -> tuple[float, float]:
+    """Mean and standard deviation, missing where there are too few values."""
+    mean = float(values.mean()) if len(values) else np.nan
+    return mean, float(values.std(ddof=1)) if len(values) > 1 else np.nan

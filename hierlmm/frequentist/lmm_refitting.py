@@ -12,7 +12,6 @@ from hierlmm.design.responses import Regression, ResponseProducts
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.lmm_refits import LMMRefits
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
-from hierlmm.likelihood.marginal import relative_factor
 from hierlmm.likelihood.refits import Optima, optima
 from hierlmm.likelihood.refits_effects import predicted
 from hierlmm.likelihood.refits_layout import Layout
@@ -44,7 +43,7 @@ def refits(fit: LMMFit, Y: object, jobs: int = 1) -> LMMRefits:
     problems = _fit_one_by_one(fit, values, labels, out, jobs)
     return LMMRefits(
         origin=fit, replicates=labels, responses=values, beta=out.beta, se=out.se, sigma2=out.sigma2,
-        theta=out.theta, G=out.G, objective=out.objective, decrement=out.decrement,
+        theta=out.theta, G=out.G, phi=out.phi, objective=out.objective, decrement=out.decrement,
         outcomes=tuple(out.outcomes), problems=problems,
     )  # fmt: skip
 
@@ -94,13 +93,21 @@ class _Estimates:
         self.beta, self.se = np.full((B, p), np.nan), np.full((B, p), np.nan)
         self.sigma2, self.objective, self.decrement = (np.full(B, np.nan) for _ in range(3))
         self.theta, self.G = (tuple(np.full((B, q, q), np.nan) for q in widths) for _ in range(2))
+        self.phi = np.full((B, len(fit.phi)), np.nan)
         self.outcomes = [LMMOutcome.NOT_CERTIFIED] * B
         self.open = np.zeros(B, dtype=bool)
+
+    def forget(self, i: int) -> None:
+        """A response without an answer: nothing of its search is kept."""
+        for values in (self.beta, self.se, self.sigma2, self.objective, self.decrement, self.phi, *self.theta, *self.G):
+            values[i] = np.nan
+        self.outcomes[i] = LMMOutcome.NOT_CERTIFIED
 
     def take(self, i: int, fit: LMMFit) -> None:
         """The estimates of one whole fit."""
         self.beta[i], self.se[i], self.sigma2[i] = fit.beta, np.sqrt(np.diagonal(fit.vcov_beta)), fit.sigma2
         self.objective[i], self.decrement[i], self.outcomes[i] = fit.objective, fit.certificate.decrement, fit.outcome
+        self.phi[i] = fit.phi
         for f, (theta, G) in enumerate(zip(fit.theta, fit.G, strict=True)):
             self.theta[f][i], self.G[f][i] = theta, G
 
@@ -131,29 +138,34 @@ def _fit_together(fit: LMMFit, values: Array, out: _Estimates) -> None:
     start = _start(fit, layout)
     for here in _chunks(fit, values):
         found = regression.products(values[:, here])
-        explained = found.square <= EXPLAINED * found.around
-        best = optima(shape, layout, _replies(shape, found), start)
-        runaway = np.zeros(len(explained), dtype=bool)
-        for Lambda in best.factors:
-            runaway |= Lambda.max(axis=(1, 2), initial=0.0) > RUNAWAY
-        out.open[here] = explained | runaway | ~best.certified
-        _put(fit, here, found, best, out)
+        explained = (found.square <= EXPLAINED * found.around) & (not cp.known_sigma2)
+        clear = np.flatnonzero(~explained)
+        best = optima(shape, layout, _replies(shape, found)[clear], start)
+        at = clear + here.start
+        _put(fit, at, found.beta[:, clear].T, best, out)
+        out.open[here] = explained
+        out.open[at] |= ~best.certified | _runaway(best)
+
+
+def _runaway(best: Optima) -> NDArray[np.bool_]:
+    """Responses whose relative standard deviations went off: their residual variance may be zero."""
+    out = np.zeros(len(best.value), dtype=bool)
+    for Lambda in best.factors:
+        out |= Lambda.max(axis=(1, 2), initial=0.0) > RUNAWAY
+    return out
 
 
 def _start(fit: LMMFit, layout: Layout) -> Array | None:
     """theta of the fit itself, which is where most new responses end up; None where it lies on the boundary."""
-    if fit.outcome is not LMMOutcome.INTERIOR:
+    if fit.outcome is not LMMOutcome.INTERIOR or fit.at is None:
         return None
-    cp = fit.equations
-    sigma2 = np.array(fit.sigma2)
-    factors = [relative_factor(fit.G[f], B, sigma2) for f, B in zip(cp.order, cp.Z_map, strict=True)]
-    return layout.theta([Lambda[..., None] for Lambda in factors])[:, 0]
+    return layout.theta([Lambda[..., None] for Lambda in fit.at.factors])[:, 0]
 
 
-def _put(fit: LMMFit, here: slice, found: ResponseProducts, best: Optima, out: _Estimates) -> None:
+def _put(fit: LMMFit, here: NDArray[np.intp], regression: Array, best: Optima, out: _Estimates) -> None:
     """Estimates on the data scale, factors in the order of the design."""
     cp = fit.equations
-    out.beta[here] = best.beta @ cp.X_map.T + found.beta.T
+    out.beta[here] = best.beta @ cp.X_map.T + regression
     spread = best.beta_root @ cp.X_map.T
     out.se[here] = np.sqrt(best.sigma2[:, None] * (spread**2).sum(axis=1))
     out.sigma2[here], out.objective[here], out.decrement[here] = best.sigma2, best.value, best.decrement
@@ -163,7 +175,8 @@ def _put(fit: LMMFit, here: slice, found: ResponseProducts, best: Optima, out: _
         out.G[f][here] = best.sigma2[:, None, None] * (theta @ theta.swapaxes(1, 2))
     kinds = np.where(best.zero, 1, np.where(best.singular, 2, 0)).tolist()
     names = (LMMOutcome.INTERIOR, LMMOutcome.AT_ZERO, LMMOutcome.SINGULAR)
-    out.outcomes[here] = [names[kind] for kind in kinds]
+    for i, kind in zip(here.tolist(), kinds, strict=True):
+        out.outcomes[i] = names[kind]
 
 
 def _lower(half: Array) -> Array:
@@ -184,7 +197,7 @@ def _fit_one_by_one(
             out.take(i, found)
         else:
             problems.append((labels[i], found))
-            out.outcomes[i] = LMMOutcome.NOT_CERTIFIED
+            out.forget(i)
     return tuple(problems)
 
 

@@ -98,15 +98,14 @@ def _search_again(shape: Shared, layout: Layout, data: Replies, found: Minima, a
 
 
 def _spherical(layout: Layout, scale: float) -> Array:
-    return layout.theta([scale * np.eye(q)[..., None] for q in layout.widths])[:, 0]
+    return layout.theta([scale * np.eye(q)[..., None] for q in layout.parameters.widths])[:, 0]
 
 
 def _more_starts(layout: Layout) -> list[Array]:
     """Small and large standard deviations, and each block leaning to correlations of either sign."""
     starts = [_spherical(layout, scale) for scale in OTHER_STARTS]
-    below = np.zeros(len(layout), dtype=bool)
-    for column in layout.columns:
-        below[list(column[1:])] = True
+    below = np.ones(len(layout), dtype=bool)
+    below[[column[0] for column in layout.columns]] = False
     if below.any():
         for sign in (1.0, -1.0):
             theta = _spherical(layout, 0.5)
@@ -155,7 +154,8 @@ def _canonical(layout: Layout, theta: Array) -> Array:
         absent = np.einsum("aan->an", T) < NEAR_ZERO**2
         T[absent[:, None] | absent[None]] = 0.0
         factors.append(_semidefinite(T))
-    out[:, turned] = layout.theta(factors)
+    general = layout.parameters.general[:, None]
+    out[:, turned] = np.where(general, layout.theta(factors), out[:, turned])
     return out
 
 
@@ -183,7 +183,7 @@ def _singular(layout: Layout, theta: Array) -> Mask:
     out = np.zeros(theta.shape[1], dtype=bool)
     for column in layout.columns:
         size = np.maximum(1.0, np.abs(theta[list(column)]).max(0))
-        out |= theta[column[0]] < NEAR_ZERO * size
+        out |= np.abs(theta[column[0]]) < NEAR_ZERO * size
     return out
 
 
@@ -219,18 +219,15 @@ def _boundary(layout: Layout, factors: list[Array], G_T: tuple[Array, ...]) -> t
         columns = np.array(block.coefficients)
         at = np.ix_(np.arange(n), columns, columns)
         Lambda, slope = factors[block.factor][at], G_T[block.factor][at]
-        if not block.general:
-            none = Lambda[:, 0, 0] < NEAR_ZERO
-            trace = np.einsum("naa->n", slope)
-            smallest[none] = np.minimum(smallest, trace)[none]
-            singular |= none
-            continue
         u, d, _ = np.linalg.svd(Lambda)
         rank = (d > NEAR_ZERO * np.maximum(1.0, d[:, :1])).sum(1)
-        for r in np.unique(rank[rank < len(block.coefficients)]):
+        for r in np.unique(rank[rank < len(columns)]):
             these = np.flatnonzero(rank == r)
             outside = u[these][:, :, r:]
             allowed = outside.swapaxes(1, 2) @ slope[these] @ outside
-            smallest[these] = np.minimum(smallest[these], np.linalg.eigvalsh(allowed)[:, 0])
+            # the eigenvalue of a structured matrix belongs to all of its directions together
+            general = block.structure == "general"
+            least = np.linalg.eigvalsh(allowed)[:, 0] if general else np.einsum("naa->n", allowed)
+            smallest[these] = np.minimum(smallest[these], least)
             singular[these] = True
     return smallest, singular

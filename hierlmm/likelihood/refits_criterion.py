@@ -28,7 +28,7 @@ class Solved:
     gain (U, q, q, n) K; keep (U, q, q, n) C
     S (k, k, n) J'V_lead⁻¹J; hy (k, n) J'V_lead⁻¹y
     root (k, k, n) rows P with P'P the inverse of J's system, in raw columns; delta (k, n)
-    value (n,) the criterion; rss (n,) y'P*y; sigma2 (n,) the residual variance
+    value (n,) the criterion, nan where it has none; rss (n,) y'P*y; sigma2 (n,) the residual variance
     """
 
     factors: tuple[Array, ...]
@@ -63,6 +63,8 @@ def solve(shape: Shared, factors: tuple[Array, ...], data: Replies) -> Solved:
     root = solve_lower(K, _turn(shape, factors, np.broadcast_to(np.eye(k)[..., None], (k, k, n))))
     z = np.einsum("ijn,jn->in", root, hy)
     rss = square - np.einsum("in,in->n", z, z)
+    if not shape.known_sigma2:
+        rss = np.where(rss > 0, rss, np.nan)  # what is all rounding may come out negative: no value there
     logs = np.log(np.einsum("iin->in", K))
     log_det = 2 * (shape.count @ log_diagonal(L) + logs[:R].sum(0))
     if shape.method == "reml":
@@ -73,11 +75,11 @@ def solve(shape: Shared, factors: tuple[Array, ...], data: Replies) -> Solved:
 
 
 def _profiled(shape: Shared, log_det: Array, rss: Array) -> tuple[Array, Array]:
-    """The criterion and the residual variance; nan where the residual sum of squares is all rounding."""
+    """The criterion and the residual variance."""
     nu = shape.nu
     if shape.known_sigma2:
         return log_det + shape.constant + nu * LOG_2PI + rss, np.ones_like(rss)
-    sigma2 = np.where(rss > 0, rss, np.nan) / nu
+    sigma2 = rss / nu
     return log_det + shape.constant + nu * (1 + LOG_2PI + np.log(sigma2)), sigma2
 
 
@@ -134,13 +136,8 @@ def effects(shape: Shared, data: Replies, at: Solved) -> Effects:
     rows = at.root if shape.method == "reml" else at.root[:R]
     weight = 1 / at.sigma2
     half = np.einsum("jkn,uakn->ujan", rows, F) * np.sqrt(count)[..., None]
-    inside = (shape.count[:, None] * shape.lead.reshape(len(shape.count), -1)).sum(0).reshape(shape.lead.shape[1:])
-    # the sum of Z'V⁻¹Z = Z'Z - Z'Z K Z'Z over all levels
-    weighted = shape.count[:, None, None] * shape.lead
-    N = inside[..., None] - np.einsum("uabn,ubc->acn", np.einsum("uab,ubcn->uacn", weighted, at.gain), shape.lead)
+    N = np.einsum("uabn,ubc->acn", at.keep, count * shape.lead)
     lead = N - np.einsum("ujan,ujbn->abn", half, half) - weight * Q.sum(0)
-    if not shape.sizes:
-        return Effects(F, q, Q, np.zeros((0, n)), ())
     if R == 0:
         return Effects(F, q, Q, np.zeros((0, n)), (lead,))
     u = at.hy[:R] - np.einsum("rkn,kn->rn", at.S[:R], at.delta)
@@ -171,10 +168,10 @@ class Points:
 def points(shape: Shared, layout: Layout, data: Replies, theta: Array) -> Points:
     """Criterion, gradient and Hessian of n responses at theta (E, n)."""
     at = solve(shape, layout.factors(theta), data)
+    if not len(layout):
+        return Points(at.value, np.zeros((0, len(data))), np.zeros((0, 0, len(data))))
     found = effects(shape, data, at)
     turns = tuple(_turns(D, Lambda) for D, Lambda in zip(layout.basis, at.factors, strict=True))
-    if not turns:
-        return Points(at.value, np.zeros((0, len(data))), np.zeros((0, 0, len(data))))
     gradient = np.concatenate([np.einsum("eabn,abn->en", E, G) for E, G in zip(turns, found.G_T, strict=True)])
     hessian = _information(shape, at, found, turns)
     for here, bend, G in zip(layout.place, layout.bends, found.G_T, strict=True):

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from hierlmm.likelihood.lmm import CrossProducts
 from hierlmm.likelihood.lmm_derivatives import Method
-from hierlmm.likelihood.refits_layout import LINEAR
 
 Array = NDArray[np.float64]
 
@@ -69,9 +68,7 @@ class Shared:
 def batchable(cp: CrossProducts) -> bool:
     """Whether many responses of this design are fitted faster together than one by one."""
     R = cp.rest.shape[0] - cp.p - 1
-    linear = all(kind in LINEAR for kinds in cp.structures for kind in kinds)
-    dense = cp.lead_rest.shape[-1] == cp.rest.shape[0]
-    return linear and dense and R <= MOST_REST and (R == 0 or cp.lead_rest.size <= MOST_PRODUCTS)
+    return cp.cells is None and R <= MOST_REST and (R == 0 or cp.lead_rest.size <= MOST_PRODUCTS)
 
 
 def shared(cp: CrossProducts, method: Method) -> Shared:
@@ -98,7 +95,7 @@ def _key(lead: Array, across: Array, square: Array) -> Array:
     own = np.sqrt(np.einsum("gaa->a", lead) / max(G, 1))
     own, other = np.where(own > 0, own, 1.0), np.sqrt(np.where(square > 0, square, 1.0) / max(G, 1))
     parts = lead / np.outer(own, own), across / np.outer(own, other)
-    return np.concatenate([part.reshape(G, -1) for part in parts], axis=1)
+    return np.concatenate([part.reshape(G, part[0].size if G else 0) for part in parts], axis=1)
 
 
 def _patterns(key: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -82,7 +82,8 @@ def minimise(evaluate: Evaluate, start: Array, free: Mask) -> Minima:
                 return out
             alive, theta, point, free = alive[stay], theta[:, stay], point[stay], free[:, stay]
             radius, best, steps = radius[stay], best[stay], _kept(steps, stay)
-        best = np.minimum(best, steps.decrement)
+        # at a saddle point a small decrement says nothing about the digits that can be had
+        best = np.where(steps.curvature >= 0, np.minimum(best, steps.decrement), best)
         trial_theta = theta + steps.step
         trial = _restricted(evaluate(alive, trial_theta), free)
         accept, radius = _judged(point, trial, steps, radius)
