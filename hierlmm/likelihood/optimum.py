@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hierlmm.likelihood.lmm import CrossProducts
 from hierlmm.likelihood.lmm_derivatives import Derivatives, Method, Parameters, derivatives
-from hierlmm.likelihood.moments import sd_ratios
+from hierlmm.likelihood.moment_start import moment_factors
 from hierlmm.likelihood.structured import ResidualModel, structured_derivatives
 from hierlmm.likelihood.triangular import cholesky_lower
 from hierlmm.likelihood.trust_region import Minimum, minimise
@@ -116,7 +116,7 @@ class Surface:
         again at independence and at a few points around the moments, where that is affordable.
         """
         if self.residual is None:
-            return [self.parameters.theta(sd_ratios(self.cp))]
+            return [self.parameters.theta(moment_factors(self.cp))]
         theta = self.parameters.theta([FIRST_START * np.eye(q) for q in self.parameters.widths])
         phi = self.residual.start()
         starts = [phi]
