@@ -13,8 +13,10 @@ from hierlmm.design.encoder import Encoder, apply
 from hierlmm.design.grouping import label_codes, recognised
 from hierlmm.design.lmm import build_lmm
 from hierlmm.design.rank import unexplained
+from hierlmm.design.residual import ResidualRows
 from hierlmm.design.source import Source, complete, read
-from hierlmm.design.types import AreaDesign, LMMDesign, Matrix, NewRows, Vector
+from hierlmm.design.streamchecks import require_rows
+from hierlmm.design.types import AreaDesign, Codes, LMMDesign, Matrix, NewRows, Vector
 from hierlmm.design.weights import relative_variances, variance_column
 from hierlmm.errors import DesignError, SpecError, listed
 from hierlmm.spec.model import ModelSpec
@@ -36,17 +38,16 @@ def build(spec: ModelSpec, data: object) -> LMMDesign | AreaDesign:
 def encode(design: LMMDesign | AreaDesign, data: object) -> NewRows:
     """Rows of `data` coded as those of `design`: same columns of X and Z, states of transforms and levels.
 
-    Columns of the response, the known variances and the weights may be absent. Rows of a group that the design has are
-    centred by within and between on that group's mean in the design, those of a new group on its mean over `data`;
-    `notes` of the result says for which. A level of a grouping factor that the design
-    does not have gets code -1. Raises DesignError for missing or infinite values, for categories of a predictor
-    that the design does not have, and for rows whose linear predictor the design does not determine.
+    Columns of the response, the residual structure and the weights may be absent. Rows of a group that the design has
+    are centred by within and between on that group's mean in the design, those of a new group on its mean over `data`;
+    `notes` of the result says for which. A level of a grouping factor that the design does not have gets code -1.
+    Raises DesignError for missing or infinite values, for categories of a predictor that the design does not have, and
+    for rows whose linear predictor the design does not determine.
     """
     coding = design.coding or _coding(design)
     used = design.spec.columns()
     needed = tuple(dict.fromkeys((*used.fixed, *used.random, *used.groups, *used.offset)))
-    of_variance = variance_column(design.spec)
-    source = read(data, needed, used.sampling_variance if of_variance is None else (of_variance,))
+    source = read(data, needed, (*used.sampling_variance, *used.residual, *used.weights))
     columns, index = source.columns, source.index
     _, gaps = complete((columns[name] for name in needed), index)
     if gaps:
@@ -72,8 +73,22 @@ def encode(design: LMMDesign | AreaDesign, data: object) -> NewRows:
         groups=tuple(labels for _, labels in known),
         D=np.full(len(index), np.nan) if variance is None else np.array(variance.numbers()),
         scale=None if area_level else frozen(relative_variances(design.spec, columns, len(index))),
+        occasion=None if isinstance(design, AreaDesign) else _occasions(design.residual, source),
         notes=tuple(dict.fromkeys(note for encoder in encoders for note in _own_means(encoder, source))),
     )
+
+
+def _occasions(residual: ResidualRows | None, source: Source) -> Codes | None:
+    """(k,) codes into the occasions or strata of the fit, -1 where a row has none of them; None without the columns."""
+    keys = None if residual is None else residual.keys
+    if keys is None or any(name not in source.columns for name in keys.columns):
+        return None
+    missing = [column.missing for name in keys.columns if (column := source.columns[name]).missing is not None]
+    there = np.flatnonzero(~np.logical_or.reduce(missing)) if missing else np.arange(len(source.index))
+    codes = np.full(len(source.index), -1, dtype=np.intp)
+    columns = {name: source.columns[name].take(there) for name in keys.columns}
+    codes[there] = recognised(keys, columns, source.index[there])[0]
+    return codes
 
 
 def _own_means(encoder: Encoder, source: Source) -> Iterator[str]:
@@ -145,7 +160,8 @@ def _coding(design: LMMDesign | AreaDesign) -> Coding:
 
 
 def own_rows(design: LMMDesign) -> NewRows:
-    """The rows of the design itself, as rows to predict for."""
+    """The rows of the design itself, as rows to predict for. Raises DesignError where they were not kept."""
+    require_rows(design, "Predictions for its own rows")
     return NewRows(
         index=design.index,
         X=design.X,
@@ -155,4 +171,5 @@ def own_rows(design: LMMDesign) -> NewRows:
         groups=tuple(f.levels[f.codes] for f in design.factors),
         D=np.full(len(design.y), np.nan),
         scale=np.ones(len(design.y)) if design.scale is None else design.scale,
+        occasion=None if design.residual is None else design.residual.occasion,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.design.column import Column
-from hierlmm.design.grouping import grouped
+from hierlmm.design.grouping import Keys, grouped
 from hierlmm.design.places import occasions_of, positions_of, times_of
 from hierlmm.design.residual_checks import check_rows, few_rows
 from hierlmm.design.types import Codes, Vector
@@ -21,6 +21,7 @@ from hierlmm.spec.residual import (
     Correlated,
     HeterogeneousAR1,
     LMMResidual,
+    Residual,
     Stratified,
     Toeplitz,
     joined_columns,
@@ -37,6 +38,7 @@ class ResidualRows:
     place      (n,) positions in units of the common step from 0, times, or codes into `occasions`
     occasion   (n,) codes into `occasions`
     occasions  labels of the occasions, positions or strata, sorted; empty where only the group or the time counts
+    keys       how occasions or strata are recognised in new rows; None where they are not kept
     """
 
     group: str
@@ -45,6 +47,7 @@ class ResidualRows:
     place: Vector
     occasion: Codes
     occasions: pd.Index
+    keys: Keys | None = None
 
 
 def residual_rows(
@@ -69,13 +72,14 @@ def residual_rows(
         place=_frozen(place),
         occasion=_frozen_codes(occasion),
         occasions=labels,
+        keys=Keys((place_column(residual),), (labels,), np.empty(0, dtype=np.int64), labels) if len(labels) else None,
     )
     check_rows(residual, rows)
     several = few_rows(place_column(residual), labels, occasion) if _has_variances(residual) else ()
     return rows, (*notes, *several)
 
 
-def place_column(residual: LMMResidual) -> str:
+def place_column(residual: Residual) -> str:
     """The column of positions, times or occasions; "" where the structure has none."""
     for name in ("position", "time", "occasion"):
         if hasattr(residual, name):
@@ -118,6 +122,7 @@ def _strata(residual: Stratified, columns: Mapping[str, Column]) -> ResidualRows
         place=_frozen(stratum.astype(np.float64)),
         occasion=_frozen_codes(stratum),
         occasions=keys.levels,
+        keys=keys,
     )
 
 

@@ -14,6 +14,8 @@ from hierlmm.spec.model import ModelSpec
 
 if TYPE_CHECKING:
     from hierlmm.design.coding import Coding
+    from hierlmm.design.layout import CrossProducts
+    from hierlmm.design.moments import Moments
     from hierlmm.design.residual import ResidualRows
 
 Vector = NDArray[np.float64]
@@ -89,6 +91,23 @@ class GroupingFactor:
     structures: tuple[Structure, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Streamed:
+    """What is known of rows that passed in a stream and were not kept.
+
+    products  cross-products of all rows; strata, of the rows of each stratum of the residual variance, on the working
+              scale of all rows (empty where there is one variance)
+    squares   per factor (q, q) mean of z z' over the rows, weighted by frequency and precision
+    variance  mean known relative variance of the residuals, so weighted
+    """
+
+    moments: Moments
+    products: CrossProducts
+    strata: tuple[CrossProducts, ...]
+    squares: tuple[Matrix, ...]
+    variance: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LMMDesign:
     """A linear mixed model and its data: n rows, p fixed-effects columns of full rank.
@@ -107,6 +126,7 @@ class LMMDesign:
     frequency  (n,) whole numbers: how often each row stands for itself; None: once
     scale    (n,) known variances of the residuals relative to sigma²; None: equal ones
     residual   what the covariance of the residuals is made of; None: independent rows
+    streamed   the sums over rows that were not kept: the arrays over rows are then empty; None: these are the rows
     """
 
     spec: ModelSpec
@@ -126,6 +146,12 @@ class LMMDesign:
     frequency: Vector | None = None
     scale: Vector | None = None
     residual: ResidualRows | None = None
+    streamed: Streamed | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows are in the fit, kept or not, each once whatever its frequency."""
+        return len(self.index) if self.streamed is None else self.streamed.moments.used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -171,6 +197,8 @@ class NewRows:
     D       (k,) known sampling variances for area-level rows, nan otherwise
     scale   (k,) known variances of the residuals relative to sigma²: 1 where the model has none, nan where the column
             they are read from is absent; None: not asked for
+    occasion  (k,) codes into the occasions or strata of the residuals, -1 where the fit has none such; None where the
+            model has none or the columns are absent
     notes   sentences on how the rows were coded that a reader of the predictions should know
     """
 
@@ -182,4 +210,5 @@ class NewRows:
     groups: tuple[pd.Index, ...]
     D: Vector
     scale: Vector | None = None
+    occasion: Codes | None = None
     notes: tuple[str, ...] = ()

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.design import NewLevels, observation_scale, rows_to_predict
-from hierlmm.design.types import NewRows
+from hierlmm.design import NewLevels, rows_to_predict
+from hierlmm.design.residual import ResidualRows
+from hierlmm.design.types import GroupingFactor, NewRows
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.lmm_frames import covariance_roots, with_interval
 from hierlmm.frequentist.lmm_joint import sum_variance
+from hierlmm.frequentist.lmm_noise import covariance_among, noise, observation_variances
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
@@ -61,7 +63,7 @@ def predict(
         variance[~seen] += np.square(Z[~seen] @ root).sum(axis=1)
         fresh[~seen] = [f"{text}, {factor.name}" if text else factor.name for text in fresh[~seen]]
     if target == "observation":
-        variance += fit.sigma2 * observation_scale(fit.design, rows)
+        variance += observation_variances(fit, rows)
     frame = with_interval(pd.DataFrame({"estimate": estimate, "se": np.sqrt(variance)}, index=rows.index))
     frame["population"] = population
     frame["new_levels"] = fresh
@@ -94,18 +96,27 @@ def _known_part(fit: LMMFit, rows: NewRows) -> Array:
 
 
 def marginal_covariance(fit: LMMFit, level: object, group: str | None) -> pd.DataFrame:
-    """Marginal covariance of the responses in one level's rows, all grouping factors included."""
-    factors = fit.design.factors
-    names = [factor.name for factor in factors]
-    if group is not None and group not in names:
-        raise DesignError(f"`group` must be a grouping factor of the model; found {group!r}, one of {listed(names)}.")
-    chosen = factors[0 if group is None else names.index(group)]
+    """Marginal covariance of the responses in one level's rows, all grouping factors and the residuals included.
+
+    group  a grouping factor, or what groups the residuals; None: the first of them
+    """
+    factors, residual = fit.design.factors, fit.design.residual
+    groups: dict[str, GroupingFactor | ResidualRows] = {factor.name: factor for factor in factors}
+    if residual is not None and residual.group:
+        groups.setdefault(residual.group, residual)
+    if group not in groups and (group is not None or not groups):
+        raise DesignError(
+            f"`group` must be a grouping factor of the model or of its residuals; found {group!r}, one of "
+            f"{listed(groups) or 'none'}."
+        )
+    name = next(iter(groups)) if group is None else group
+    chosen = groups[name]
     if level not in chosen.levels:
         raise DesignError(
-            f"`level` must be an observed level of {chosen.name}; found {level!r}. Levels: {listed(chosen.levels)}."
+            f"`level` must be an observed level of {name}; found {level!r}. Levels: {listed(chosen.levels)}."
         )
     rows = np.flatnonzero(chosen.codes == chosen.levels.get_loc(level))
-    V = fit.sigma2 * np.eye(len(rows))
+    V = covariance_among(fit, rows)
     for factor, root in zip(factors, covariance_roots(fit), strict=True):
         half, codes = factor.Z[rows] @ root, factor.codes[rows]
         V += (half @ half.T) * (codes[:, None] == codes)
@@ -128,5 +139,5 @@ def simulate(fit: LMMFit, draws: int, rng: np.random.Generator, effects: Literal
         z = rng.standard_normal((draws, *b.shape)) @ root.T
         for column in range(b.shape[1]):
             out += factor.Z[:, column, None] * z[:, factor.codes, column].T
-    out += np.sqrt(fit.sigma2) * rng.standard_normal(out.shape)
+    out += noise(fit, draws, rng)
     return pd.DataFrame(out, index=design.index)
