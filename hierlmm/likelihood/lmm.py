@@ -110,9 +110,12 @@ def eliminate(cp: CrossProducts, factors: Sequence[Array]) -> Eliminated:
     H = across @ cp.lead @ lead[..., None, :, :] + np.eye(lead.shape[-1])
     L = cholesky_lower(H)
     W = solve_lower(L, across @ cp.lead_rest)
-    flat = W.reshape(*W.shape[:-3], -1, W.shape[-1])
-    after = cp.rest - flat.swapaxes(-1, -2) @ flat
     log_det = 2 * log_diagonal(L).sum(-1)
+    if R == 0 and lead.shape[-1] == 1 and cp.sizes:
+        after = _within_and_between(cp, lead[..., 0, 0])
+    else:
+        flat = W.reshape(*W.shape[:-3], -1, W.shape[-1])
+        after = cp.rest - flat.swapaxes(-1, -2) @ flat
     if R == 0:
         batch = lead.shape[:-2]
         return Eliminated(L, W, after, np.zeros((*batch, 0, 0)), np.zeros((*batch, 0, cp.p + 1)), after, log_det)
@@ -122,6 +125,18 @@ def eliminate(cp: CrossProducts, factors: Sequence[Array]) -> Eliminated:
     W_rest = dense_lower(L_rest, scaled[..., R:])
     products = after[..., R:, R:] - W_rest.swapaxes(-1, -2) @ W_rest
     return Eliminated(L, W, after, L_rest, W_rest, products, log_det + 2 * log_diagonal(L_rest))
+
+
+def _within_and_between(cp: CrossProducts, lead: Array) -> Array:
+    """(..., p + 1, p + 1) [X, y]'V*⁻¹[X, y] of one factor with one coefficient, Lambda (...).
+
+    V* is the identity within a level and 1 + a Lambda² between levels, a = Z_l'Z_l. As rest - W'W a large variance
+    would cost the digits by which it shrinks the part between levels; a sum of the two parts loses none.
+    """
+    a, sums = cp.lead[:, 0], cp.lead_rest[:, 0]
+    means = np.divide(sums, a, out=np.zeros_like(sums), where=a > 0)
+    shrunk = means.T / (1 + a[:, 0] * lead[..., None] ** 2)[..., None, :]
+    return np.asarray(cp.rest - means.T @ sums + shrunk @ sums)
 
 
 def apply_rest(cp: CrossProducts, factors: Sequence[Array], rows: Array) -> Array:

@@ -40,6 +40,9 @@ from hierlmm.likelihood.triangular import dense_lower, solve_lower, solve_upper
 Array = NDArray[np.float64]
 Method = Literal["ml", "reml"]
 
+# Diagonal elements of Lambda this small beside its largest element: dividing by it then loses digits, too.
+GRADED = 1e-2
+
 
 class State(Protocol):
     """What is left of a design when its random effects have been eliminated."""
@@ -202,11 +205,7 @@ def project(cp: CrossProducts, factors: Sequence[Array], state: Eliminated, solv
     """Project the random-effects columns off what has been eliminated, at one (unbatched) Lambda."""
     p, R = cp.p, cp.rest.shape[0] - cp.p - 1
     lead = factors[0] if factors else np.eye(1)
-    back = solve_upper(state.L_lead, state.W_lead)
-    lead_F = cp.lead_rest - cp.lead @ (lead @ back)
-    AL = cp.lead @ lead
-    inner = solve_upper(state.L_lead, solve_lower(state.L_lead, AL.swapaxes(-1, -2)))
-    lead_N = cp.lead - AL @ inner
+    lead_F, lead_N = _lead_products(cp, lead, state)
     K = trailing_factor(state, solved)
     q = lead_F.shape[1]
     J_lead = np.concatenate([turn_columns(cp, factors, lead_F[..., :R]), lead_F[..., R : R + p]], axis=-1)
@@ -227,6 +226,22 @@ def project(cp: CrossProducts, factors: Sequence[Array], state: Eliminated, solv
         u.append(u_rest[start : start + G * width].reshape(G, width))
         start += G * width
     return Projected(K, half, lead_N, lead_F, half_rest, tuple(u[: len(cp.sizes)]), S, cp.sizes)
+
+
+def _lead_products(cp: CrossProducts, lead: Array, state: Eliminated) -> tuple[Array, Array]:
+    """Z_l'V_l⁻¹[Z_rest, X, y] (G, q, m) and Z_l'V_l⁻¹Z_l (G, q, q), level by level of the leading factor.
+
+    With A = Z_l'Z_l both are (I + A T)⁻¹ times the products without V. As B - A Lambda H⁻¹ Lambda'B, H = I +
+    Lambda'A Lambda, they lose the digits by which A T exceeds one; as Lambda'⁻¹ H⁻¹ Lambda'B they lose none, but for
+    Lambda that is nearly singular.
+    """
+    back = solve_upper(state.L_lead, state.W_lead)
+    AL = cp.lead @ lead
+    inner = solve_upper(state.L_lead, solve_lower(state.L_lead, AL.swapaxes(-1, -2)))
+    diagonal = np.abs(np.diagonal(lead))
+    if diagonal.min() > GRADED * np.abs(lead).max() and not np.triu(lead, 1).any():
+        return solve_upper(lead, back), solve_upper(lead, inner)
+    return cp.lead_rest - AL @ back, cp.lead - AL @ inner
 
 
 @dataclass(frozen=True, slots=True, eq=False)

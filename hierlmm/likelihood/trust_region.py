@@ -14,6 +14,9 @@ Array = NDArray[np.float64]
 # Predicted gain in the criterion below which a point is the optimum: with unit curvature theta is then within
 # 1e-8 of it, about what doubles can define for criteria of a few hundred.
 CONVERGED = 1e-17
+# Predicted gain above which one more step is taken from there: near the optimum the gradient has more digits than the
+# criterion, and that step brings theta to the digits of the gradient.
+EXACT = 1e-26
 # Predicted gain that rounding may leave and the optimum still be certified.
 CERTIFIED = 1e-10
 FIRST_RADIUS = 1.0
@@ -66,7 +69,7 @@ def minimise(
     """
     theta, point = start, evaluate(start)
     radius, evaluations = FIRST_RADIUS, 1
-    best_decrement = np.inf
+    best_decrement, last = np.inf, False
     while True:
         values, vectors = np.linalg.eigh(point.hessian) if len(theta) else (np.zeros(0), np.zeros((0, 0)))
         slopes = vectors.T @ point.gradient
@@ -74,8 +77,11 @@ def minimise(
         decrement = float((slopes**2 / np.maximum(np.abs(values), floor)).sum())
         curvature = float(values.min(initial=np.inf))
         settled = decrement < until or (decrement < CERTIFIED and decrement > 0.25 * best_decrement)
-        if (settled and curvature >= -floor * 1e4) or evaluations >= most or radius < 1e-14:
+        done = settled and curvature >= -floor * 1e4
+        one_more = not last and until == CONVERGED and EXACT < decrement < until
+        if (done and not one_more) or evaluations >= most or radius < 1e-14:
             return Minimum(theta, point, decrement, curvature, evaluations)
+        last = done
         best_decrement = min(best_decrement, decrement)
         step, gain = _step(values, vectors, slopes, radius)
         trial = evaluate(theta + step)
