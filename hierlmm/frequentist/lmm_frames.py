@@ -64,7 +64,7 @@ def marginal_loglik(fit: LMMFit) -> float:
 
 def random_frame(fit: LMMFit) -> pd.DataFrame:
     """group, level, term, estimate, se, lower, upper, conditional_se: one row an effect."""
-    parts = []
+    parts = [_no_effects("conditional_se")]
     for factor, b, error, conditional in zip(fit.design.factors, fit.b, fit.b_error, fit.b_conditional, strict=True):
         q = len(factor.coefficients)
         parts.append(
@@ -79,16 +79,17 @@ def random_frame(fit: LMMFit) -> pd.DataFrame:
                 }
             )
         )
-    return with_interval(pd.concat(parts, ignore_index=True))
+    return _stacked(parts)
 
 
 def coefficient_frame(fit: LMMFit) -> pd.DataFrame:
     """group, level, term, estimate, se, lower, upper of beta + b, level by level.
 
     Every fixed effect appears in every level, as in lme4's coef(); a random coefficient without a fixed partner
-    varies around zero. The standard error is that of the sum: Var(beta) + Var(b̂ - b) + 2 Cov(beta, b̂ - b).
+    varies around zero. The standard error is that of the sum: Var(beta) + Var(b̂ - b) + 2 Cov(beta, b̂ - b). A model
+    without random effects has no levels and no rows.
     """
-    parts = []
+    parts = [_no_effects()]
     for factor, b, error, with_beta in zip(fit.design.factors, fit.b, fit.b_error, fit.b_beta, strict=True):
         terms = [*fit.design.fixed, *(c for c in factor.coefficients if c not in fit.design.fixed)]
         estimate = np.zeros((len(factor.levels), len(terms)))
@@ -115,4 +116,15 @@ def coefficient_frame(fit: LMMFit) -> pd.DataFrame:
                 }
             )
         )
-    return with_interval(pd.concat(parts, ignore_index=True))
+    return _stacked(parts)
+
+
+def _no_effects(*more: str) -> pd.DataFrame:
+    """The columns of effects by level, without rows."""
+    labels = {name: pd.Series(dtype=object) for name in ("group", "level", "term")}
+    return pd.DataFrame(labels | {name: pd.Series(dtype=np.float64) for name in ("estimate", "se", *more)})
+
+
+def _stacked(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """The first part, which is empty, where it is the only one, else the others one below the other."""
+    return with_interval(pd.concat(parts[1:] or parts, ignore_index=True))

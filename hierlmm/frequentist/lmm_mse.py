@@ -24,9 +24,8 @@ def error_terms(fit: LMMFit) -> pd.DataFrame:
     """
     g3 = added_error(fit)
     frame = fit.random_effects[["group", "level", "term"]].copy()
-    g1 = np.concatenate([_diagonal(part) for part in fit.b_conditional])
-    total = np.concatenate([_diagonal(part) for part in fit.b_error])
-    third = np.full(len(g1), np.nan) if g3 is None else np.concatenate([_diagonal(part) for part in g3])
+    g1, total = _diagonals(fit.b_conditional), _diagonals(fit.b_error)
+    third = np.full(len(g1), np.nan) if g3 is None else _diagonals(g3)
     return frame.assign(g1=g1, g2=total - g1, g3=third, mse=total + 2 * third)
 
 
@@ -34,6 +33,8 @@ def added_error(fit: LMMFit) -> tuple[Array, ...] | None:
     """g3 per factor of the design, (G, q, q); None where it is not available."""
     if not is_plain(fit) or fit.equations.cells is not None:
         return None
+    if not fit.design.factors:
+        return ()
     found = parameter_covariance(fit)
     if found is None or fit.at is None:
         return None
@@ -44,5 +45,6 @@ def added_error(fit: LMMFit) -> tuple[Array, ...] | None:
     return tuple(data[fit.equations.order.index(f)] for f in range(len(data)))
 
 
-def _diagonal(part: Array) -> Array:
-    return np.diagonal(part, axis1=1, axis2=2).ravel()
+def _diagonals(parts: tuple[Array, ...]) -> Array:
+    """The variances of every effect, in the order of the frames; none without random effects."""
+    return np.concatenate([np.zeros(0), *(np.diagonal(part, axis1=1, axis2=2).ravel() for part in parts)])

@@ -59,7 +59,8 @@ class LMMFit:
     Tuples over factors follow `design.factors`; G levels and q coefficients differ between factors.
 
     beta           (p,) fixed effects, order of `design.fixed`; vcov_beta (p, p), sigma² the estimate used
-    sigma2         residual variance, units of y squared
+    sigma2         residual variance, units of y squared; at the first occasion or stratum where these differ, of a row
+                   of precision weight 1, and 1 where the variances are known
     G              per factor (q, q) covariance matrix of the random effects
     theta          per factor (q, q) lower factor of G / sigma² (lme4's theta, column by column)
     b              per factor (G, q) BLUPs; b_error (G, q, q) Var(b̂ - b) with the uncertainty of beta;
@@ -182,6 +183,23 @@ class LMMFit:
         return shares(self).drop("Residual")
 
     @property
+    def residual_covariance(self) -> pd.DataFrame:
+        """(T, T) covariance of the residuals of a group seen at all occasions, labelled.
+
+        Raises FitError where the residual structure has no occasions or positions.
+        """
+        from hierlmm.frequentist.lmm_residuals import covariance_over_occasions
+
+        return covariance_over_occasions(self)
+
+    @property
+    def residual_correlation(self) -> pd.DataFrame:
+        """(T, T) their correlations. Raises FitError as `residual_covariance` does."""
+        from hierlmm.frequentist.lmm_residuals import correlations_over_occasions
+
+        return correlations_over_occasions(self)
+
+    @property
     def random_effects(self) -> pd.DataFrame:
         """BLUPs: group, level, term, estimate, se (prediction error), conditional_se, lower, upper."""
         from hierlmm.frequentist.lmm_frames import random_frame
@@ -268,7 +286,10 @@ class LMMFit:
         return refits(self, Y, jobs)
 
     def profile(self) -> tuple[ProfileCurve, ...]:
-        """The criterion along each sd, above its minimum, other variances re-optimised; none for very large designs."""
+        """The criterion along each sd, above its minimum, other variances re-optimised.
+
+        None for very large designs, residual structures and structured covariance blocks.
+        """
         from hierlmm.frequentist.profile import lmm_profile
 
         return lmm_profile(self)

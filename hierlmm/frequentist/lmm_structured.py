@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+# Information on an element of phi, whose natural unit is 1, below which it is at the bound of its space and held there.
+INFORMED = 1e-8
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Uncertainty:
@@ -45,7 +48,11 @@ class Uncertainty:
 
 
 def uncertainty(fit: LMMFit) -> Uncertainty | None:
-    """Inverse average information at the optimum; None where the likelihood is unbounded."""
+    """Inverse average information at the optimum; None where the likelihood is unbounded.
+
+    What lies at the bound of its space is held there: blocks of less than full rank, and elements of phi on which
+    nothing depends any more.
+    """
     if fit.at is None:
         return None
     cp, at = fit.equations, fit.at
@@ -56,6 +63,7 @@ def uncertainty(fit: LMMFit) -> Uncertainty | None:
     A[k, :k], A[k, k] = A[:k, k], freedom(cp, fit.method)
     free = np.ones(k + 1, dtype=bool)
     free[:k] = np.diagonal(at.quadratic) > 0
+    free[len(parameters) : k] &= np.diagonal(A)[len(parameters) : k] > INFORMED
     free[_held(fit, parameters)] = False
     free[k] = not cp.known_sigma2
     part = 0.5 * A[np.ix_(free, free)]
@@ -153,9 +161,9 @@ def residual_rows(fit: LMMFit, found: Uncertainty | None) -> Iterator[Row]:
 
 
 def natural_parameters(fit: LMMFit) -> Natural:
-    """The parameters of the residual structure as they are read; none for independent residuals."""
+    """The parameters of the residual structure as they are read; none for independent residuals, or without any."""
     structure = structure_of(fit.design)
-    if structure is None:
+    if structure is None or structure.size != len(fit.phi):
         return Natural((), (), np.zeros(0), np.zeros((0, 0)))
     return structure.natural(fit.phi)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from hierlmm.design.notes import left_out
 from hierlmm.frequentist.lmm_frames import correlation
-from hierlmm.frequentist.lmm_variances import shares
+from hierlmm.frequentist.lmm_summary_variances import triangle, variance_lines
+from hierlmm.spec.laws import residual_lines, weight_lines
+from hierlmm.spec.residual import Correlated, Independent
+from hierlmm.spec.weights import Frequency
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
@@ -20,37 +21,50 @@ NAMED = {"reml": "REML", "ml": "ML"}
 
 def summary(fit: LMMFit) -> str:
     """Model, outcome, criteria, variance components, fixed effects and their correlations, and what was left out."""
-    parts = [*_head(fit), "", *_variances(fit), *_fixed(fit), *_correlations(fit), "", *_left_out(fit)]
+    parts = [*_head(fit), "", *variance_lines(fit), *_fixed(fit), *_correlations(fit), "", *_left_out(fit)]
     return "\n".join(parts).rstrip()
 
 
 def _head(fit: LMMFit) -> list[str]:
-    name = NAMED[fit.method]
     criterion = "REML criterion" if fit.method == "reml" else "-2 log likelihood"
-    sizes = ", ".join(f"{f.name} {len(f.levels)}" for f in fit.design.factors)
+    p, q = fit.equations.p, fit.n_parameters - fit.equations.p
     return [
-        f"Linear mixed model fitted by {name}",
-        *textwrap.wrap(fit.spec.formula, WIDTH, initial_indent="  ", subsequent_indent="    "),
+        f"{_title(fit)} fitted by {NAMED[fit.method]}",
+        *_wrapped(fit.spec.formula, "  "),
+        *(line for text in _laws(fit) for line in _wrapped(text, "  ")),
         *textwrap.wrap(fit.outcome.value, WIDTH),
         "",
         f"{criterion} {fit.objective:.4f}   AIC {fit.aic:.4f}   BIC {fit.bic:.4f} (log n)",
-        f"{fit.equations.n} rows; groups: {sizes}",
+        *textwrap.wrap(f"{_rows(fit)}; {_count(p, 'fixed effect')}, {_count(q, 'covariance parameter')}", WIDTH),
     ]
 
 
-def _variances(fit: LMMFit) -> list[str]:
-    lines = [f"{'Random effects':<34}{'variance':>14}{'sd':>12}{'share':>8}  corr"]
-    share = shares(fit)
-    for factor, G in zip(fit.design.factors, fit.G, strict=True):
-        corr = correlation(G)
-        for a, coefficient in enumerate(factor.coefficients):
-            block = next(b for b in factor.blocks if a in b)
-            label = f"{factor.name if a == 0 else '':<14.14} {coefficient:<19.19}"
-            carried = f"{share[factor.name]:8.3f}" if a == 0 else " " * 8
-            pairs = " ".join(f"{corr[a, b]:5.2f}" for b in block if b < a)
-            lines.append(f"{label}{G[a, a]:14.6g} {np.sqrt(G[a, a]):11.6g}{carried}  {pairs}".rstrip())
-    lines.append(f"{'Residual':<34}{fit.sigma2:14.6g} {np.sqrt(fit.sigma2):11.6g}{share['Residual']:8.3f}")
-    return lines
+def _title(fit: LMMFit) -> str:
+    if fit.spec.random:
+        return "Linear mixed model"
+    return "Marginal linear model" if isinstance(fit.spec.residual, Correlated) else "Linear model"
+
+
+def _laws(fit: LMMFit) -> list[str]:
+    """What is assumed of the residuals where it is not the usual, and what the weights are."""
+    residual = fit.spec.residual
+    return [*([] if isinstance(residual, Independent) else residual_lines(residual)), *weight_lines(fit.spec.weights)]
+
+
+def _rows(fit: LMMFit) -> str:
+    """How many rows, and how many levels of what they are grouped by."""
+    rows, seen = _count(fit.equations.n, "row"), len(fit.design.y)
+    if isinstance(fit.spec.weights, Frequency):
+        rows = f"n = {fit.equations.n}" + (f" in {_count(seen, 'row')}" if seen else "")
+    sizes = {factor.name: len(factor.levels) for factor in fit.design.factors}
+    held = fit.design.residual
+    if held is not None and held.group:
+        sizes.setdefault(held.group, len(held.levels))
+    return f"{rows}; groups: {', '.join(f'{name} {size}' for name, size in sizes.items())}" if sizes else rows
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _fixed(fit: LMMFit) -> list[str]:
@@ -63,18 +77,13 @@ def _fixed(fit: LMMFit) -> list[str]:
 
 
 def _correlations(fit: LMMFit) -> list[str]:
-    """Correlations of the fixed effects, as long as they fit the width."""
-    names = fit.design.fixed
-    if not 2 <= len(names) <= 7:
-        return []
-    corr = correlation(fit.vcov_beta)
-    lines = ["", "Correlation of fixed effects"]
-    lines.append(" " * 22 + "".join(f"{name:>8.7}" for name in names[:-1]))
-    for i, name in enumerate(names[1:], start=1):
-        lines.append(f"{name:<22.22}" + "".join(f"{corr[i, j]:8.3f}" for j in range(i)))
-    return lines
+    return triangle("Correlation of fixed effects", fit.design.fixed, correlation(fit.vcov_beta))
 
 
 def _left_out(fit: LMMFit) -> list[str]:
     notes = (*fit.notes, *left_out(fit.design))
     return [line for note in notes for line in textwrap.wrap(note, WIDTH, initial_indent="- ", subsequent_indent="  ")]
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=2 * indent, break_on_hyphens=False)
