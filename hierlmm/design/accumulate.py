@@ -82,9 +82,9 @@ def accumulate(
             np.subtract(column[rows], shift[j], out=V[1 + j])
         W = V if weight is None else V * weight[rows]
         total += W @ V.T
-        for f, out in zip(factors, levels, strict=True):
-            at = [0, *(1 + f.Z)]
-            _add_by_level(out, f.codes[rows], W, at, V, range(1 + k))
+        for factor, out in zip(factors, levels, strict=True):
+            at = [0, *(1 + factor.Z)]
+            _add_by_level(out, factor.codes[rows], W, at, V, range(1 + k))
         for (f, g, codes, _), out in zip(pairs, cells, strict=True):
             _add_by_level(out, codes[rows], W, [0, *(1 + factors[f].Z)], V, [0, *(1 + factors[g].Z)])
     return Part(

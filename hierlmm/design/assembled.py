@@ -27,31 +27,34 @@ class Effects:
     """One grouping factor as a model uses it: which of its summed columns its coefficients are.
 
     G       number of levels
-    width   length of [1, z] in the factor's sums
-    first   (q,) per coefficient its place in [1, z], 0 for the intercept
-    second  (q,) the same in v = [1, u - s]
+    within  (1 + r,) places in v = [1, u - s] of [1, z], the columns of the factor's sums
+    places  (q,) per coefficient its place in v, 0 for the intercept
     """
 
     name: str
     G: int
-    width: int
     coefficients: tuple[str, ...]
-    first: Codes
-    second: Codes
+    within: Codes
+    places: Codes
     blocks: tuple[tuple[int, ...], ...]
     structures: tuple[Structure, ...]
+
+    @property
+    def width(self) -> int:
+        return len(self.within)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Model:
     """Which of the summed columns a model uses: places in v = [1, u - s], 0 for the intercept.
 
-    shift   (1 + k,) s, with 0 for the constant
+    shift   (1 + k,) s, with 0 for the constant; base (1 + k,) place in v of what each shift is a multiple of
     X (p,), y; factors in the order of the design
     pairs   for factors f < g of the design the pairs of levels that the sums stand for, (c,) and (c,)
     """
 
     shift: Array
+    base: Codes
     X: Codes
     y: int
     factors: tuple[Effects, ...]
@@ -70,7 +73,7 @@ def assemble(model: Model, parts: Sequence[Part]) -> tuple[CrossProducts, ...]:
     A_y, y_shift = _response_map(model, T, ones)
     A_U = np.column_stack([A_X, A_y])
     order = tuple(sorted(range(len(model.factors)), key=lambda f: -model.factors[f].G))
-    maps = [_random_map(model.factors[f], model.shift, T) for f in order]
+    maps = [_random_map(model.factors[f], model, T) for f in order]
     scale = Scale(
         n=whole.n,
         order=order,
@@ -96,9 +99,7 @@ def _products(model: Model, part: Part, scale: Scale, A_U: Array, A_Z: list[Arra
         effects, sums = model.factors[f], part.levels[f]
         half = A.T @ sums
         embedded = np.zeros((sums.shape[2], A.shape[1]))
-        places = np.zeros(effects.width, dtype=np.intp)
-        places[effects.first] = effects.second
-        np.add.at(embedded, places, A)
+        embedded[effects.within] = A
         ZZ.append(half @ embedded)
         ZU.append(half @ A_U)
     between = {}
@@ -133,23 +134,37 @@ def is_collinear(model: Model, T: Array) -> bool:
 def _standardised(model: Model, T: Array) -> tuple[Array, Array, Array | None, Array]:
     """A and C for columns centred where X spans the constant and of unit root mean square, k, and their products."""
     p, W = len(model.X), T[0, 0]
-    A, C = _raw(model.X, model.shift), np.eye(p)
+    A, C = raw_columns(model.X, model.shift, model.base), np.eye(p)
     ones = _intercept(model, T, A) if p else None
+    _rebased(model, A, C)
     if ones is not None:
         centred = ones == 0
-        mean = T[0, model.X] / W
-        A[0, centred] = -mean[centred]
-        C -= np.outer(ones, np.where(centred, model.shift[model.X] + mean, 0.0))
+        plain = model.base[model.X] == 0
+        A[0, centred & plain] = 0.0  # the shift itself would cost digits of the mean about it
+        mean = T[0] @ A / W
+        A[0, centred] -= mean[centred]
+        data = mean + np.where(plain, model.shift[model.X], 0.0)
+        C -= np.outer(ones, np.where(centred, data, 0.0))
     rms = np.sqrt(np.einsum("ij,ik,kj->j", A, T, A) / W)
     A, C = A / rms, C / rms
     return A, C, ones, A.T @ T @ A / W
 
 
-def _raw(columns: Codes, shift: Array) -> Array:
+def _rebased(model: Model, A: Array, C: Array) -> None:
+    """Products with an indicator that X has too are taken about their mean where it is 1: sums know them so."""
+    where = {int(place): j for j, place in enumerate(model.X)}
+    for j, place in enumerate(model.X):
+        base = int(model.base[place])
+        if base and base in where:
+            A[base, j] -= model.shift[place]
+            C[where[base], j] -= model.shift[place]
+
+
+def raw_columns(columns: Codes, shift: Array, base: Codes) -> Array:
     """A (1 + k, p) with the columns as they stand in the data = v A."""
     A = np.zeros((len(shift), len(columns)))
-    A[0] = shift[columns]
     A[columns, np.arange(len(columns))] = 1.0
+    A[base[columns], np.arange(len(columns))] += shift[columns]
     return A
 
 
@@ -158,13 +173,23 @@ def _intercept(model: Model, T: Array, A: Array) -> Array | None:
     p = len(model.X)
     if (model.X == 0).any():
         return np.asarray(model.X == 0, dtype=np.float64)
+    indicators = np.flatnonzero(model.shift[model.X] == 0)
+    for columns in (indicators, np.arange(p)):
+        k = np.zeros(p)
+        k[columns] = _weights_of_one(T, A[:, columns])
+        left = T[0, 0] - 2 * k @ (T[0] @ A) + k @ (A.T @ T @ A) @ k
+        if left < NO_CONSTANT * T[0, 0]:
+            return k
+    return None
+
+
+def _weights_of_one(T: Array, A: Array) -> Array:
+    """(p,) weights with which the columns come closest to the constant 1."""
     gram, sums = A.T @ T @ A, T[0] @ A
     size = np.sqrt(np.diagonal(gram))
     k = np.linalg.lstsq(gram / np.outer(size, size), sums / size, rcond=None)[0] / size
     k[np.abs(k) < WHOLE * np.abs(k).max(initial=0.0)] = 0.0
-    k = np.where(np.abs(k - np.round(k)) < WHOLE, np.round(k), k)
-    left = T[0, 0] - 2 * k @ sums + k @ gram @ k
-    return k if p and left < NO_CONSTANT * T[0, 0] else None
+    return np.asarray(np.where(np.abs(k - np.round(k)) < WHOLE, np.round(k), k))
 
 
 def _response_map(model: Model, T: Array, ones: Array | None) -> tuple[Array, float]:
@@ -178,29 +203,33 @@ def _response_map(model: Model, T: Array, ones: Array | None) -> tuple[Array, fl
     return a, float(model.shift[model.y] - a[0])
 
 
-def _random_map(effects: Effects, shift: Array, T: Array) -> tuple[Array, Array]:
+def _random_map(effects: Effects, model: Model, T: Array) -> tuple[Array, Array]:
     """A (1 + r, q) with Z_work = [1, z] A, and B with Z_work = Z B: as `working_random` for rows."""
     q = len(effects.coefficients)
     W = T[0, 0]
     A, B = np.zeros((effects.width, q)), np.zeros((q, q))
+    own = dict(zip(effects.within.tolist(), range(effects.width), strict=True))
     for block, structure in zip(effects.blocks, effects.structures, strict=True):
         columns = list(block)
         names = [effects.coefficients[c] for c in columns]
-        first, second = effects.first[columns], effects.second[columns]
-        raw = _raw(second, shift)
+        places = effects.places[columns]
+        raw = raw_columns(places, model.shift, model.base)
         white = np.eye(len(columns))
         if structure == "general" and "Intercept" in names and len(names) > 1:
-            slopes = second != 0
-            mean = T[0, second] / W
-            raw[0, slopes] = -mean[slopes]
-            white[names.index("Intercept"), slopes] -= shift[second[slopes]] + mean[slopes]
+            slopes = places != 0
+            plain = model.base[places] == 0
+            raw[0, slopes & plain] = 0.0
+            mean = T[0] @ raw / W
+            raw[0, slopes] -= mean[slopes]
+            data = mean + np.where(plain, model.shift[places], 0.0)
+            white[names.index("Intercept"), slopes] -= data[slopes]
         gram = raw.T @ T @ raw / W
         if structure == "general":
             turn = whitening(gram, names, effects.name, effects.coefficients)
         else:
             turn = np.eye(len(columns)) / np.sqrt(np.diagonal(gram).mean())
         B[np.ix_(columns, columns)] = white @ turn
-        A[0, columns] = raw[0] @ turn
-        own = second != 0
-        A[np.ix_(first[own], columns)] += turn[own]
+        turned = raw @ turn
+        for place, position in own.items():
+            A[position, columns] += turned[place]
     return A, B

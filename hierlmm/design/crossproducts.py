@@ -38,6 +38,8 @@ def cross_products(design: LMMDesign) -> CrossProducts:
     Raises DesignError where the columns of a random-effects block are linearly dependent, or where the products
     between two grouping factors would not fit in memory.
     """
+    if design.streamed is not None:
+        return design.streamed.products
     if len(design.y) >= MANY_ROWS and (found := summed(design)) is not None:
         return found
     return products_of(working_rows(design), tuple(factor.name for factor in design.factors))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import combinations, product
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from hierlmm.spec.guard import ELEMENTWISE
 from hierlmm.spec.lexer import Token, lex, unquoted
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,26 @@ class Categorical:
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """One column: `steady` where it is no indicator and no product with one."""
+    """One column less its shift: values = column - shift * base.
+
+    base  CONSTANT; the name of the indicator of the levels that the column is a product with; or "" for an indicator
+    """
 
     name: str
-    steady: bool
+    base: str
+    shift: float
     values: Array
+
+
+# The base of a column that is no indicator and no product with one.
+CONSTANT = "1"
+
+
+def shifted(name: str, column: Array) -> Summed:
+    """A column less its mean, which is taken of the differences from the first value: a plain one loses digits."""
+    first = float(column[0])
+    shift = first + float((column - first).mean())
+    return Summed(name, CONSTANT, shift, column - shift)
 
 
 def check_streamable(terms: tuple[str, ...]) -> None:
@@ -80,14 +97,18 @@ def expanded(
             else:
                 numbers = numbers * factor
         if not coded:
-            found.append(Summed(":".join(names), True, numbers))
+            found.append(shifted(":".join(names), numbers))
             continue
-        found += [Summed(name, False, values) for name, values in _indicators(names, numbers, coded)]
+        plain = [name for name in names if name not in categories]
+        for some in _margins(coded):
+            kept = {*plain, *(factor.name for factor in some)}
+            found += _by_level([name for name in names if name in kept], numbers, some)
     return found
 
 
-def _indicators(names: list[str], numbers: Array, coded: list[Categorical]) -> Iterator[tuple[str, Array]]:
-    """One column for each combination of levels that occurs."""
+def _by_level(names: list[str], numbers: Array, coded: list[Categorical]) -> Iterator[Summed]:
+    """One column for each combination of levels that occurs, after the indicator that it is a product with."""
+    levels = [factor.name for factor in coded]
     cell = np.zeros(len(numbers), dtype=np.int64)
     for factor in coded:
         cell = cell * len(factor.labels.index) + factor.codes
@@ -96,7 +117,12 @@ def _indicators(names: list[str], numbers: Array, coded: list[Categorical]) -> I
         for factor in reversed(coded):
             rest, code = divmod(rest, len(factor.labels.index))
             labels[factor.name] = factor.labels.index[code]
-        yield full_name(names, labels), np.where(cell == one, numbers, 0.0)
+        inside = cell == one
+        base = full_name(levels, labels)
+        yield Summed(base, "", 0.0, inside.astype(np.float64))
+        if len(names) > len(levels):
+            shift = float(numbers[inside].mean())
+            yield Summed(full_name(names, labels), base, shift, np.where(inside, numbers - shift, 0.0))
 
 
 def full_name(names: list[str], labels: Mapping[str, object]) -> str:
@@ -108,11 +134,18 @@ def codings(term: str, categories: Mapping[str, Labels]) -> Iterator[tuple[str, 
     """Names that a coding may give to the columns of a term, and the name each has here."""
     names = [_name(token) for token in _factors(term)]
     coded = [name for name in names if name in categories]
-    for labels in product(*(categories[name].used() for name in coded)):
-        full = full_name(names, dict(zip(coded, labels, strict=True)))
-        for marks in product(("", "T."), repeat=len(coded)):
-            texts = {name: f"{mark}{label}" for name, mark, label in zip(coded, marks, labels, strict=True)}
-            yield full_name(names, texts), full
+    for some in _margins(coded):
+        kept = [name for name in names if name in some or name not in categories]
+        for labels in product(*(categories[name].used() for name in some)):
+            full = full_name(kept, dict(zip(some, labels, strict=True)))
+            for marks in product(("", "T."), repeat=len(some)):
+                texts = {name: f"{mark}{label}" for name, mark, label in zip(some, marks, labels, strict=True)}
+                yield full_name(kept, texts), full
+
+
+def _margins(coded: list[T]) -> list[list[T]]:
+    """The categorical factors of a term, and those of its margins: without f and h, f:h is coded as h and f:h."""
+    return [list(some) for size in range(1, len(coded) + 1) for some in combinations(coded, size)]
 
 
 def _read(

@@ -39,7 +39,7 @@ def to_bytes(moments: Moments) -> bytes:
         "format": FORMAT,
         "spec": moments.spec,
         "columns": list(moments.columns),
-        "steady": archive.put(moments.steady),
+        "bases": list(moments.bases),
         "shift": archive.put(moments.shift),
         "groups": [_group(archive, group) for group in moments.groups],
         "pairs": [archive.put(pairs) for pairs in moments.pairs],
@@ -92,7 +92,7 @@ def _moments(text: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Moments:
     return Moments(
         spec=text["spec"],
         columns=tuple(text["columns"]),
-        steady=arrays[text["steady"]],
+        bases=tuple(text["bases"]),
         shift=arrays[text["shift"]],
         groups=tuple(_group_from(one, arrays) for one in text["groups"]),
         pairs=tuple(arrays[name] for name in text["pairs"]),

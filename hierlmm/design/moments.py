@@ -79,8 +79,9 @@ class Moments:
     spec        hash of the model's specification: moments of different models do not add
     columns     names of the summed columns: the response less the offset (""), then columns of X and Z with every
                 level of a category as a column of its own
-    steady      (k,) which columns have a shift: those that are not indicators or products with them
-    shift       (k,) what was subtracted
+    bases       of each column: "1", the constant; the name of the indicator that it is a product with; "" for an
+                indicator
+    shift       (k,) the multiple of its base that was subtracted from each
     groups      the grouping factors
     pairs       for factors f < g, (c,) pairs of levels that occur as f's * number of g's + g's, ascending
     predictors  labels of the categorical columns of X and Z
@@ -93,7 +94,7 @@ class Moments:
 
     spec: str
     columns: tuple[str, ...]
-    steady: Mask
+    bases: tuple[str, ...]
     shift: Array
     groups: tuple[Group, ...]
     pairs: tuple[NDArray[np.int64], ...]

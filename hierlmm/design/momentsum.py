@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -83,17 +83,19 @@ def added(a: Moments, b: Moments) -> Moments:
         used = {*(a.columns[z] for z in x.Z), *(b.columns[z] for z in y.Z)}
         Z = np.array(sorted(where[name] for name in used), dtype=np.intp)
         unions[i] = replace(unions[i], group=replace(unions[i].group, Z=Z))
-    shift, steady = _shift(a, b, where)
+    bases = {**dict(zip(b.columns, b.bases, strict=True)), **dict(zip(a.columns, a.bases, strict=True))}
+    base = base_places([bases[name] for name in names], where)
+    shift = _shift(a, b, where, base)
     pairs = _pairs(a, b, unions)
     strata = None if a.strata is None or b.strata is None else _union(a.strata, b.strata)
     moves = [
-        _move(one, where, shift, unions, [u.first if one is a else u.second for u in unions], pairs, int(one is b))
-        for one in (a, b)
+        _move(a, where, shift, base, unions, [union.first for union in unions], pairs, 0),
+        _move(b, where, shift, base, unions, [union.second for union in unions], pairs, 1),
     ]
     return Moments(
         spec=a.spec,
         columns=names,
-        steady=steady,
+        bases=tuple(bases[name] for name in names),
         shift=shift,
         groups=tuple(union.group for union in unions),
         pairs=tuple(found for found, _ in pairs),
@@ -141,6 +143,7 @@ def _move(
     one: Moments,
     where: Mapping[str, int],
     shift: Array,
+    base: Codes,
     unions: list[Union],
     levels: list[Codes],
     pairs: list[tuple[Cells, tuple[Codes, Codes]]],
@@ -150,7 +153,9 @@ def _move(
     P = np.zeros((1 + len(places), 1 + len(shift)))
     P[0, 0] = 1.0
     P[1 + np.arange(len(places)), 1 + places] = 1.0
-    P[0, 1 + places] = one.shift - shift[places]
+    # v = u - s base, so that the sums move by the change of s times the base, whose place in the old sums is:
+    old = base_places(list(one.bases), {name: position for position, name in enumerate(one.columns)})
+    P[old, 1 + places] += one.shift - shift[places]
     return Move(
         P,
         [np.append(0, 1 + group.Z) for group in one.groups],
@@ -160,23 +165,31 @@ def _move(
     )
 
 
-def _shift(a: Moments, b: Moments, where: Mapping[str, int]) -> tuple[Array, NDArray[np.bool_]]:
-    """The shift of the union: that of the larger part, or the mean where that is far from it; and which have one."""
+def base_places(bases: Sequence[str], where: Mapping[str, int]) -> Codes:
+    """(k,) place in v = [1, u - s base] of what each column's shift is a multiple of; that of an indicator is 0."""
+    return np.array([1 + where[base] if base in where and base != "" else 0 for base in bases], dtype=np.intp)
+
+
+def _shift(a: Moments, b: Moments, where: Mapping[str, int], base: Codes) -> Array:
+    """The shift of the union: that of the larger part, or the mean where that is far from it."""
     large, small = (a, b) if _weight(a) >= _weight(b) else (b, a)
-    shift, steady = np.zeros(len(where)), np.zeros(len(where), dtype=bool)
+    shift, moved = np.zeros(len(where)), np.zeros(len(where), dtype=bool)
     for one in (small, large):
         places = _at(one, where)
-        shift[places], steady[places] = one.shift, one.steady
-    W, sums, squares = 0.0, np.zeros(len(where)), np.zeros(len(where))
+        shift[places] = one.shift
+        moved[places] = [text != "" for text in one.bases]
+    W, sums, squares = np.zeros(len(where)), np.zeros(len(where)), np.zeros(len(where))
     for one in (a, b):
         places, total = _at(one, where), np.sum([part.total for part in one.parts], axis=0)
+        old = base_places(list(one.bases), {name: position for position, name in enumerate(one.columns)})
+        own = 1 + np.arange(len(places))
         d = one.shift - shift[places]
-        W += total[0, 0]
-        sums[places] += total[0, 1:] + d * total[0, 0]
-        squares[places] += np.diagonal(total)[1:] + d * (2 * total[0, 1:] + d * total[0, 0])
+        W[places] += total[old, old]
+        sums[places] += total[old, own] + d * total[old, old]
+        squares[places] += total[own, own] + d * (2 * total[old, own] + d * total[old, old])
     mean = sums / W
-    far = steady & (mean**2 > NEAR**2 * np.maximum(squares / W - mean**2, 0.0))
-    return np.where(far, shift + mean, shift), steady
+    far = moved & (mean**2 > NEAR**2 * np.maximum(squares / W - mean**2, 0.0))
+    return np.where(far, shift + mean, shift)
 
 
 def _at(one: Moments, where: Mapping[str, int]) -> Codes:

@@ -14,6 +14,7 @@ from hierlmm.design.coding import check_finite, frozen
 from hierlmm.design.column import Column, Mask
 from hierlmm.design.encoder import learn
 from hierlmm.design.fingerprint import new_response
+from hierlmm.design.streamchecks import require_rows
 from hierlmm.design.types import AreaDesign, LMMDesign, Vector
 from hierlmm.errors import DesignError, listed
 from hierlmm.spec.lexer import unquoted
@@ -29,6 +30,8 @@ def with_response(design: AnyDesign, y: ArrayLike) -> AnyDesign:
     direct estimate stays without: its value is not read. Raises DesignError where the length differs or a value that
     is read is not finite, and where `y` is a Series whose own labels are those of the rows in another order.
     """
+    if isinstance(design, LMMDesign):
+        require_rows(design, "Fits of other responses")
     labels = design.index if isinstance(design, LMMDesign) else design.areas
     _check_order(y, labels)
     try:

@@ -36,15 +36,15 @@ def summed(design: LMMDesign) -> CrossProducts | None:
         labels[f, g] = (found // factors[g].G, found % factors[g].G)
     model = Model(
         shift=np.append(0.0, shift),
+        base=np.zeros(1 + len(shift), dtype=np.intp),
         X=X,
         y=1,
         factors=tuple(
             Effects(
                 factor.name,
                 group.G,
-                1 + len(group.Z),
                 factor.coefficients,
-                np.where(z > 0, 1 + np.searchsorted(group.Z, z - 1), 0),
+                np.append(0, 1 + group.Z),
                 z,
                 factor.blocks,
                 factor.structures,

@@ -38,8 +38,8 @@ class Source:
 def read(data: object, names: Sequence[str], optional: Sequence[str] = ()) -> Source:
     """Read the named columns of `data`; those in `optional` may be absent.
 
-    Accepts a pandas DataFrame, a polars DataFrame or LazyFrame (collected) and a pyarrow Table. Raises DesignError
-    for anything else, for columns that are not there, stand twice, or hold values no model can use.
+    Accepts a pandas DataFrame, a polars DataFrame or LazyFrame (collected), a pyarrow Table and a record batch. Raises
+    DesignError for anything else, for columns that are not there, stand twice, or hold values no model can use.
     """
     if isinstance(data, pd.DataFrame):
         if inside := [name for name in names if name in data.index.names and name not in data.columns]:
@@ -47,8 +47,7 @@ def read(data: object, names: Sequence[str], optional: Sequence[str] = ()) -> So
                 "The data must have every column that the model reads; "
                 f"{listed(inside)} is in the index of the table. Call .reset_index() on it first."
             )
-        present = _present(list(data.columns), names, optional)
-        series = {name: data[name] for name in present}
+        series = {name: data[name] for name in present(list(data.columns), names, optional)}
         plain = len(series) == data.shape[1] and all(_is_plain(one.dtype) for one in series.values())
         columns = {name: from_pandas(name, one) for name, one in series.items()}
         return Source(data.index, columns, data if plain else None)
@@ -61,17 +60,21 @@ def _arrow(data: object, names: Sequence[str], optional: Sequence[str]) -> Any:
     """The columns as a pyarrow Table."""
     import narwhals.stable.v2 as nw
 
+    if hasattr(data, "__arrow_c_array__"):  # a record batch
+        import pyarrow as pa
+
+        data = pa.Table.from_batches([pa.record_batch(data)])
     # A pyarrow Table may name a column twice; narwhals would refuse it in words of its own.
-    _present(getattr(data, "column_names", ()), (), names)
+    present(getattr(data, "column_names", ()), (), names)
     frame = nw.from_native(data, pass_through=True)
     if isinstance(frame, nw.LazyFrame) and frame.implementation.is_polars():
-        frame = frame.select(_present(frame.collect_schema().names(), names, optional)).collect()
+        frame = frame.select(present(frame.collect_schema().names(), names, optional)).collect()
     if not isinstance(frame, nw.DataFrame) or frame.implementation.value not in ("polars", "pyarrow"):
         raise DesignError(
             "The data must be a pandas DataFrame, a polars DataFrame or LazyFrame, or a pyarrow Table; "
             f"found {type(data).__module__}.{type(data).__qualname__}. Convert it, as with pandas.DataFrame(...)."
         )
-    frame = frame.select(_present(frame.columns, names, optional))
+    frame = frame.select(present(frame.columns, names, optional))
     if frame.implementation.is_polars():
         # The order of a polars Categorical is that of first use anywhere in the process: it says nothing.
         loose = [name for name, dtype in frame.schema.items() if dtype == nw.Categorical]
@@ -84,7 +87,7 @@ def _arrow(data: object, names: Sequence[str], optional: Sequence[str]) -> Any:
     return frame.to_arrow()
 
 
-def _present(found: Sequence[object], names: Sequence[str], optional: Sequence[str]) -> list[str]:
+def present(found: Sequence[object], names: Sequence[str], optional: Sequence[str]) -> list[str]:
     """The wanted names that are there, in order. Raises DesignError for names that are not, or that stand twice."""
     wanted = list(dict.fromkeys([*names, *optional]))
     if twice := [name for name in wanted if found.count(name) > 1]:

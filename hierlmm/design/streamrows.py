@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hierlmm.design.accumulate import Grouped, Part, accumulate
 from hierlmm.design.coding import check_finite, offset_values
 from hierlmm.design.column import Column
-from hierlmm.design.expanded import Categorical, Summed, check_streamable, expanded, group_labels
+from hierlmm.design.expanded import Categorical, check_streamable, expanded, group_labels, shifted
 from hierlmm.design.grouping import Codes
 from hierlmm.design.levels import occurring
 from hierlmm.design.moments import Group, LeftOut, Moments
@@ -77,7 +77,7 @@ def _nothing(spec: ModelSpec, rows: int, left_out: LeftOut) -> Moments:
     """The moments of rows of which none is used."""
     empty = np.empty(0)
     return Moments(
-        spec=_hash(spec), columns=(), steady=empty.astype(bool), shift=empty, groups=(), pairs=(), predictors={},
+        spec=_hash(spec), columns=(), bases=(), shift=empty, groups=(), pairs=(), predictors={},
         strata=None, parts=(), rows=rows, left_out=left_out, used=0, size=0.0,
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ def _summed(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index, row
     offset = offset_values(spec, columns, index)[0]
     weights = row_weights(spec, columns, index)
     categories: dict[str, Categorical] = {}
-    found = {"": Summed("", True, y - offset)}
+    found = {"": shifted("", y - offset)}
     for one in expanded(spec.fixed, columns, n, categories):
         found[one.name] = one
     groups, codes = [], []
@@ -106,17 +106,15 @@ def _summed(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index, row
         codes.append(code)
     for one in found.values():
         check_finite(one.values[:, None], (one.name,), columns, index)
-    steady = np.array([one.steady for one in found.values()])
     values = [one.values for one in found.values()]
-    shift = np.array([_near_mean(one) if one.steady else 0.0 for one in found.values()])
     factors = [Grouped(code, len(group.combined), group.Z) for code, group in zip(codes, groups, strict=True)]
     pairs, cells = _pairs(factors)
-    strata, parts = _by_stratum(spec, columns, values, shift, factors, pairs, weights)
+    strata, parts = _by_stratum(spec, columns, values, factors, pairs, weights)
     return Moments(
         spec=_hash(spec),
         columns=tuple(found),
-        steady=steady,
-        shift=shift,
+        bases=tuple(one.base for one in found.values()),
+        shift=np.array([one.shift for one in found.values()]),
         groups=tuple(groups),
         pairs=tuple(cells),
         predictors={name: category.labels for name, category in categories.items()},
@@ -127,11 +125,6 @@ def _summed(spec: ModelSpec, columns: Mapping[str, Column], index: pd.Index, row
         used=n,
         size=float(np.abs(y).max(initial=0.0) + np.abs(offset).max(initial=0.0)),
     )
-
-
-def _near_mean(one: Summed) -> float:
-    first = float(one.values[0])
-    return first + float((one.values - first).mean())
 
 
 def _by_group(spec: ModelSpec) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
@@ -180,12 +173,12 @@ def _by_stratum(
     spec: ModelSpec,
     columns: Mapping[str, Column],
     values: list[Array],
-    shift: Array,
     factors: list[Grouped],
     pairs: list[tuple[int, int, Codes, int]],
     weights: RowWeights,
 ) -> tuple[Group | None, tuple[Part, ...]]:
     """The levels of the strata, and the sums over the rows of each."""
+    shift = np.zeros(len(values))  # the columns are shifted already
     if not isinstance(spec.residual, Stratified):
         return None, (accumulate(values, shift, factors, pairs, weights.frequency, weights.scale),)
     codes, strata = levels_of(joined_columns(spec.residual.by), columns, np.empty(0, dtype=np.intp))

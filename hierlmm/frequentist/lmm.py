@@ -97,7 +97,9 @@ def _fit(design: LMMDesign, model: CrossProducts | ResidualModel, method: Method
 
 def _products(design: LMMDesign, model: CrossProducts | ResidualModel) -> CrossProducts:
     """Cross-products of the rows, whatever the structure of their residuals."""
-    return model if isinstance(model, CrossProducts) else products_of(working_rows(design))
+    if isinstance(model, CrossProducts):
+        return model
+    return products_of(working_rows(design)) if design.streamed is None else design.streamed.products
 
 
 def _explained(design: LMMDesign, model: CrossProducts | ResidualModel) -> bool:
@@ -107,8 +109,11 @@ def _explained(design: LMMDesign, model: CrossProducts | ResidualModel) -> bool:
         return False
     size = float(np.abs(design.y).max(initial=0.0)) + float(np.abs(design.offset).max(initial=0.0))
     R = cp.rest.shape[0] - cp.p - 1
-    if solve_fixed(cp.rest[R:, R:]).rss > CANDIDATE * cp.rest[-1, -1]:
+    rss = solve_fixed(cp.rest[R:, R:]).rss
+    if rss > CANDIDATE * cp.rest[-1, -1]:
         return False
+    if design.streamed is not None:
+        return bool(rss <= ROUNDING * cp.rest[-1, -1])
     # products know a residual to half the digits only, the rows to all of them
     rows = working_rows(design)
     residual = rows.y - rows.X @ np.linalg.lstsq(rows.X, rows.y, rcond=None)[0]

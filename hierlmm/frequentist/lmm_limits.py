@@ -47,6 +47,11 @@ def fit_without_residual(design: LMMDesign, cp: CrossProducts, method: Method) -
             f"all {len(design.y)} responses exactly. Check the response for a computed column, or remove the "
             "random-effects term that has as many effects as there are rows to explain."
         )
+    if design.streamed is not None:
+        raise FitError(
+            "The residual variance must be positive for rows that pass in a stream; the fixed and random effects "
+            f"together reproduce all {design.rows} responses. Fit a table of them: the limit needs the rows."
+        )
     factor = design.factors[0]
     m = len(factor.levels)
     count = np.bincount(factor.codes, minlength=m).astype(float)

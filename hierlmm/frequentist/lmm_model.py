@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from hierlmm.design.crossproducts import CrossProducts, cross_products, dense, products_of
 from hierlmm.design.residual import ResidualRows
-from hierlmm.design.types import LMMDesign
+from hierlmm.design.types import LMMDesign, Streamed
 from hierlmm.design.working import WorkingRows, working_rows
 from hierlmm.likelihood import residuals
+from hierlmm.likelihood.lmm import solve_fixed
 from hierlmm.likelihood.series import Series, SeriesModel, compressed
 from hierlmm.likelihood.strata import StrataModel
 from hierlmm.likelihood.structured import ResidualModel
@@ -27,6 +28,8 @@ def model_of(design: LMMDesign) -> CrossProducts | ResidualModel:
     """The cross-products of a design with independent residuals, or a model of its residual structure."""
     if design.residual is None:
         return cross_products(design)
+    if design.streamed is not None:
+        return _streamed(design.streamed)
     if isinstance(design.spec.residual, kinds.Stratified):
         return _strata(design, design.residual)
     return _series(design, design.residual)
@@ -91,6 +94,22 @@ def _strata(design: LMMDesign, strata: ResidualRows) -> StrataModel:
         np.stack([part.rest for part in parts]),
         count,
         squares / count,
+    )
+
+
+def _streamed(rows: Streamed) -> StrataModel:
+    """The same for rows that were not kept."""
+    parts = [dense(part) for part in rows.strata]
+    base, R = dense(rows.products), len(rows.products.rest) - rows.products.p - 1
+    left = np.append(-solve_fixed(base.rest[R:, R:]).beta, 1.0)
+    count = np.array([part.n for part in parts], dtype=np.float64)
+    return StrataModel(
+        base,
+        np.stack([part.lead for part in parts]),
+        np.stack([part.lead_rest for part in parts]),
+        np.stack([part.rest for part in parts]),
+        count,
+        np.array([left @ part.rest[R:, R:] @ left for part in parts]) / count,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hierlmm.design import build
+from hierlmm.design.stream import build_streamed, is_stream
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import SpecError
 from hierlmm.frequentist import area, lmm
@@ -17,13 +18,18 @@ AREA_METHODS = area.FITS
 
 
 def fit(spec: ModelSpec, data: object, method: str = "reml") -> LMMFit | AreaFit:
-    """Fit `spec` to `data` (a pandas, polars or pyarrow table) by the estimator `method` names.
+    """Fit `spec` to `data` by the estimator `method` names.
+
+    data  a pandas, polars or pyarrow table; or, for a linear mixed model, rows that pass once and are not kept: the
+          path of a Parquet file or folder, an iterator of tables, an Arrow stream, or `Moments`
 
     Returns LMMFit for a linear mixed model, AreaFit for the Fay-Herriot model. Raises SpecError for an unknown
     method, DesignError where the data cannot support the model, FitError where the estimate does not exist.
     """
     if isinstance(spec, ModelSpec):  # before the data are read; `build` refuses anything else
         check_method(spec, method)
+        if is_stream(data):
+            return fit_design(build_streamed(spec, data), method)
     return fit_design(build(spec, data), method)
 
 
