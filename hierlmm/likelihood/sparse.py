@@ -22,6 +22,8 @@ from hierlmm.likelihood.sparse_systems import Places, Sizes
 from hierlmm.likelihood.triangular import solve_lower
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from hierlmm.likelihood.lmm import Solved
 
 Array = NDArray[np.float64]
@@ -31,6 +33,8 @@ Method = Literal["ml", "reml"]
 # Effects of a nested factor from which it is worth eliminating level by level: one small Cholesky factor a level
 # costs more than its share of a full one before that.
 NESTED = 200
+# Share of products of the trailing factors that are not zero below which they are kept without the zeros.
+FEW = 0.1
 
 
 class Cells(Protocol):
@@ -66,11 +70,13 @@ class CrossProducts(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseEliminated:
-    """The system at one Lambda. ZU (Q, p + 1) Z'[X, y] of all factors' effects in order.
+    """The system at one Lambda.
 
-    products (p + 1, p + 1) [X, y]'V*⁻¹[X, y]; log_det log |V*|.
+    gram Z'Z; ZU (Q, p + 1) Z'[X, y] of all factors' effects in order; products (p + 1, p + 1) [X, y]'V*⁻¹[X, y];
+    log_det log |V*|.
     """
 
+    gram: RandomProducts
     system: LevelSystem
     ZU: Array
     products: Array
@@ -83,27 +89,25 @@ def eliminate(cp: CrossProducts, factors: Sequence[Array]) -> SparseEliminated:
     Raises LinAlgError where rounding leaves no positive definite system.
     """
     R = cp.rest.shape[0] - cp.p - 1
-    coupling = _coupling(cp)
+    gram = random_products(cp)
+    coupling = gram.coupling
     system = LevelSystem.of(cp.lead, coupling, coupling.places.raw(cp.rest[:R, :R]), factors)
     ZU = np.concatenate([cp.lead_rest.reshape(-1, cp.p + 1), cp.rest[:R, R:]])
     half = system.half(ZU)
-    return SparseEliminated(system, ZU, cp.rest[R:, R:] - half.T @ half, system.log_det)
+    return SparseEliminated(gram, system, ZU, cp.rest[R:, R:] - half.T @ half, system.log_det)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseProjected:
     """Z'P*Z and Z'P*y in the pieces that the derivatives and the predictions need.
 
-    u per factor (levels, q) Z'P*y; E (Q, p) Z'V*⁻¹X; DX (Q, p) T Z'V*⁻¹X; b (Q,) T Z'P*y, the BLUPs on the working
-    scale; L_x (p, p) Cholesky factor of X'V*⁻¹X.
+    u per factor (levels, q) Z'P*y; E (Q, p) Z'V*⁻¹X; L_x (p, p) Cholesky factor of X'V*⁻¹X.
     """
 
-    system: LevelSystem
+    state: SparseEliminated
     moments: Moments
     u: tuple[Array, ...]
     E: Array
-    DX: Array
-    b: Array
     L_x: Array
 
     def gram(self, f: int, method: Method) -> Array:
@@ -121,8 +125,8 @@ class SparseProjected:
     def inner(self, D: Sequence[Array]) -> Array:
         """(k, k) D'Z'P*Z D for D per factor (levels * q, k)."""
         whole = np.concatenate(D)
-        SD = self.system.times(whole)
-        half = self.system.half(SD)
+        SD = self.state.gram.times(whole)
+        half = self.state.system.half(SD)
         fixed = solve_lower(self.L_x, self.E.T @ whole)
         total: Array = whole.T @ SD - half.T @ half - fixed.T @ fixed
         return total
@@ -130,12 +134,10 @@ class SparseProjected:
 
 def project(cp: CrossProducts, factors: Sequence[Array], state: SparseEliminated, solved: Solved) -> SparseProjected:
     """Project the random-effects columns off what has been eliminated."""
-    p, system = cp.p, state.system
-    DZU = system.solve(state.ZU)
-    VZU = state.ZU - system.times(DZU)
-    b = DZU[:, p] - DZU[:, :p] @ solved.beta
+    p = cp.p
+    VZU = state.ZU - state.gram.times(state.system.solve(state.ZU))
     u = VZU[:, p] - VZU[:, :p] @ solved.beta
-    return SparseProjected(system, system.moments(), split(cp.sizes, u), VZU[:, :p], DZU[:, :p], b, solved.L_x)
+    return SparseProjected(state, state.system.moments(), split(cp.sizes, u), VZU[:, :p], solved.L_x)
 
 
 def split(sizes: Sizes, stacked: Array) -> tuple[Array, ...]:
@@ -147,19 +149,41 @@ def split(sizes: Sizes, stacked: Array) -> tuple[Array, ...]:
     return tuple(parts)
 
 
-# What the elimination derives from the cells alone, for as long as they live: every evaluation needs it.
-_COUPLINGS: WeakKeyDictionary[Cells, Coupling] = WeakKeyDictionary()
+@dataclass(frozen=True, slots=True, eq=False)
+class RandomProducts:
+    """Z'Z of all effects, which no Lambda changes: lead (G, q, q), `coupling` and rest (R, R), sparse where it is."""
+
+    lead: Array
+    coupling: Coupling
+    rest: csr_array | Array
+
+    def times(self, B: Array) -> Array:
+        """Z'Z B for (Q, k) B, all factors' effects in order."""
+        G, q, _ = self.lead.shape
+        own, rest = B[: G * q].reshape(G, q, -1), B[G * q :]
+        first = self.lead @ own + self.coupling.times(rest)
+        return np.concatenate([first.reshape(G * q, -1), self.coupling.transposed(own) + self.rest @ rest])
 
 
-def _coupling(cp: CrossProducts) -> Coupling:
+# What is derived from the cells, for as long as they live: every evaluation needs it, and every refit.
+_KNOWN: WeakKeyDictionary[Cells, RandomProducts] = WeakKeyDictionary()
+
+
+def random_products(cp: CrossProducts) -> RandomProducts:
+    """Z'Z as the elimination reads it: formed once for the cells of `cp`."""
+    from scipy.sparse import csr_array
+
     cells = cp.cells
     assert cells is not None, "without cells the dense functions are called"
-    known = _COUPLINGS.get(cells)
+    known = _KNOWN.get(cells)
     if known is None:
         R = cp.rest.shape[0] - cp.p - 1
-        places = _places(cp.sizes[1:], cells.level, cells.column, cp.rest[:R, :R])
-        known = Coupling(cells.level, cells.column, cells.values, cp.sizes[0][0], R, places)
-        _COUPLINGS[cells] = known
+        rest = cp.rest[:R, :R]
+        places = _places(cp.sizes[1:], cells.level, cells.column, rest)
+        coupling = Coupling(cells.level, cells.column, cells.values, cp.sizes[0][0], R, places)
+        few = np.count_nonzero(rest) < FEW * rest.size
+        known = RandomProducts(cp.lead, coupling, csr_array(rest) if few else rest)
+        _KNOWN[cells] = known
     return known
 
 

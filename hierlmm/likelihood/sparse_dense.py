@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +51,15 @@ class DensePlaces:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseSystem:
-    """S (R, R), lower triangle; U (R, R) upper with U'U = Lambda'S Lambda + I; factors Lambda, one per factor."""
+    """U (R, R) upper with U'U = Lambda'S Lambda + I; factors Lambda, one per factor.
+
+    `spare` holds S (R, R), lower triangle, until its memory is taken for the inverse.
+    """
 
     sizes: Sizes
-    S: Array
     U: Array
     factors: tuple[Array, ...]
+    spare: list[Array]
 
     @classmethod
     def of(cls, sizes: Sizes, S: Array, factors: Sequence[Array]) -> DenseSystem:
@@ -63,26 +67,18 @@ class DenseSystem:
         from scipy.linalg.lapack import dpotrf
 
         if not len(S):
-            return cls(sizes, S, S, ())
+            return cls(sizes, S, (), [S])
         inner = _between(sizes, S.copy(), factors, transposed=True)
         inner.ravel()[:: len(inner) + 1] += 1.0
         # The transpose is in Fortran's order, and its upper triangle is the lower one here: nothing is copied.
         U, info = dpotrf(inner.T, lower=0, clean=0, overwrite_a=1)
         if info:
             raise np.linalg.LinAlgError("The system of the random effects must be positive definite.")
-        return cls(sizes, S, U, tuple(factors))
+        return cls(sizes, U, tuple(factors), [S])
 
     @property
     def log_det(self) -> float:
         return 2 * float(np.log(np.diagonal(self.U)).sum())
-
-    def times(self, B: Array) -> Array:
-        """S B for (R, k) B."""
-        from scipy.linalg.blas import dsymm
-
-        if not len(B):
-            return B
-        return np.asarray(dsymm(1.0, self.S.T, B, lower=0), dtype=np.float64)
 
     def half(self, B: Array) -> Array:
         """(R, k) U⁻ᵀ Lambda' B, so that half(B)'half(B) = B'D B."""
@@ -102,37 +98,48 @@ class DenseSystem:
         return turn(self.sizes, self.factors, inner, False)
 
     def inverse(self) -> Inverse:
-        """D itself, by LAPACK's inverse from the Cholesky factor."""
+        """D itself, by LAPACK's inverse from the Cholesky factor: once, because it takes the place of S."""
         from scipy.linalg.lapack import dpotri
 
-        if not len(self.S):
+        S = self.spare.pop()
+        if not len(S):
             return Inverse(np.zeros(0), (), ())
-        C = dpotri(self.U, lower=0)[0].T
-        blocks, grams, start = [], [], 0
-        for f, ((G, q), Lambda) in enumerate(zip(self.sizes, self.factors, strict=True)):
-            here = slice(start, start + G * q)
-            start += G * q
-            own = _diagonal_blocks(C[here, here], q)
+        places = self._places()
+        direct = [self._direct_gram(S, f) if self._vague(S, f) else None for f in range(len(places))]
+        S[...] = self.U.T
+        C = dpotri(S.T, lower=0, overwrite_c=1)[0].T
+        blocks, grams = [], []
+        for here, Lambda, gram in zip(places, self.factors, direct, strict=True):
+            own = _diagonal_blocks(C[here, here], len(Lambda))
             blocks.append(np.asarray(Lambda @ own @ Lambda.T))
-            grams.append(self._gram(f, here, own))
+            if gram is None:
+                # Lambda'(S - S D S) Lambda = I - (Lambda'S Lambda + I)⁻¹
+                inside = (np.eye(len(Lambda)) - own).sum(axis=0)
+                gram = np.asarray(np.linalg.solve(Lambda.T, np.linalg.solve(Lambda.T, inside).T))
+            grams.append(gram)
         D = _between(self.sizes, C, self.factors, transposed=False)
         return Inverse(D.ravel(), tuple(blocks), tuple(grams))
 
-    def _gram(self, f: int, here: slice, own: Array) -> Array:
-        """Sum of the diagonal blocks of S - S D S of factor f; `own` those of (Lambda'S Lambda + I)⁻¹."""
-        Lambda, q = self.factors[f], self.sizes[f][1]
-        S_own = _diagonal_blocks(self.S[here, here], q)
-        mean = float(np.trace(S_own.mean(axis=0))) / q
-        smallest = float(np.linalg.svd(Lambda, compute_uv=False)[-1])
-        if smallest**2 * mean > INFORMATIVE:
-            # Lambda'(S - S D S) Lambda = I - (Lambda'S Lambda + I)⁻¹
-            inside = (np.eye(q) - own).sum(axis=0)
-            return np.asarray(np.linalg.solve(Lambda.T, np.linalg.solve(Lambda.T, inside).T), dtype=np.float64)
-        columns = np.concatenate([self.S[here, : here.stop], self.S[here.stop :, here].T], axis=1)
+    def _places(self) -> list[slice]:
+        """Rows of each factor."""
+        ends = np.cumsum([0, *(G * q for G, q in self.sizes)]).tolist()
+        return [slice(start, stop) for start, stop in pairwise(ends)]
+
+    def _vague(self, S: Array, f: int) -> bool:
+        """Whether the data say too little of factor f at its Lambda for S - S D S to be taken from the inverse."""
+        here, Lambda = self._places()[f], self.factors[f]
+        mean = float(np.diagonal(S)[here].mean())
+        return bool(np.linalg.svd(Lambda, compute_uv=False)[-1] ** 2 * mean <= INFORMATIVE)
+
+    def _direct_gram(self, S: Array, f: int) -> Array:
+        """Sum of the diagonal blocks of S - S D S of factor f from its columns of S."""
+        here, q = self._places()[f], self.sizes[f][1]
+        own = _diagonal_blocks(S[here, here], q)
+        columns = np.concatenate([S[here, : here.stop], S[here.stop :, here].T], axis=1)
         square = columns[:, here]
         columns[:, here] = np.tril(square) + np.tril(square, -1).T
         half = self.half(columns.T).reshape(-1, q)
-        total: Array = S_own.sum(axis=0) - half.T @ half
+        total: Array = own.sum(axis=0) - half.T @ half
         return total
 
 

@@ -57,13 +57,6 @@ class LevelSystem:
         G, q, _ = self.N.shape
         return B[: G * q].reshape(G, q, -1), B[G * q :]
 
-    def times(self, B: Array) -> Array:
-        """S B for (Q, k) B, all factors' effects in order."""
-        own, rest = self._split(B)
-        across = self.coupling.times(rest)
-        back = self.coupling.transposed(own + self.H @ across)
-        return np.concatenate([(self.N @ own + across).reshape(-1, B.shape[1]), back + self.others.times(rest)])
-
     def half(self, B: Array) -> Array:
         """(Q, k) with half(B)'half(B) = B'D B."""
         own, rest = self._split(B)

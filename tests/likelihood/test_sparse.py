@@ -223,7 +223,9 @@ def test_many_pairs_are_formed_in_runs(kind: str, monkeypatch: pytest.MonkeyPatc
 
 def test_nested_factors_stay_block_diagonal() -> None:
     """Where a factor is nested in the next no full matrix of it is kept; where it is not, one is."""
-    nested, crossed = (sparse._coupling(cross_products(_design(kind, (1, 2, 1)))) for kind in ("nested", "crossed"))
+    nested, crossed = (
+        sparse.random_products(cross_products(_design(kind, (1, 2, 1)))).coupling for kind in ("nested", "crossed")
+    )
     assert isinstance(nested.places, NestedPlaces)
     assert isinstance(nested.places.others, NestedPlaces)
     # twelve 2 x 2 blocks, one cell of two coefficients a level, and the five of the last factor
@@ -234,8 +236,8 @@ def test_nested_factors_stay_block_diagonal() -> None:
 def test_pairs_are_kept_for_the_response_of_a_refit() -> None:
     """The same cells with other products of y use the pairs that are there, and forget them with the cells."""
     cp = cross_products(_design("crossed", (1, 1, 1)))
-    first = sparse._coupling(cp)
-    assert sparse._coupling(cp) is first
-    before = len(sparse._COUPLINGS)
+    first = sparse.random_products(cp)
+    assert sparse.random_products(cp) is first
+    before = len(sparse._KNOWN)
     del cp
-    assert len(sparse._COUPLINGS) == before - 1
+    assert len(sparse._KNOWN) == before - 1
