@@ -22,6 +22,8 @@ from hierlmm.likelihood.triangular import cholesky_lower, dense_lower, log_diago
 
 Array = NDArray[np.float64]
 LOG_2PI = float(np.log(2 * np.pi))
+# Share of a column's sum of squares below which the part within levels is rounding: the column is constant in them.
+CONSTANT = 1e-14
 
 
 class CrossProducts(Protocol):
@@ -136,7 +138,11 @@ def _within_and_between(cp: CrossProducts, lead: Array) -> Array:
     a, sums = cp.lead[:, 0], cp.lead_rest[:, 0]
     means = np.divide(sums, a, out=np.zeros_like(sums), where=a > 0)
     shrunk = means.T / (1 + a[:, 0] * lead[..., None] ** 2)[..., None, :]
-    return np.asarray(cp.rest - means.T @ sums + shrunk @ sums)
+    within = cp.rest - means.T @ sums
+    constant = np.flatnonzero(np.diagonal(within)[:-1] <= CONSTANT * np.diagonal(cp.rest)[:-1])
+    within[constant] = 0.0
+    within[:, constant] = 0.0
+    return np.asarray(within + shrunk @ sums)
 
 
 def apply_rest(cp: CrossProducts, factors: Sequence[Array], rows: Array) -> Array:
