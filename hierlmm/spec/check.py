@@ -139,17 +139,17 @@ def _check_weights(spec: ModelSpec) -> None:
 
 
 def _check_identified(spec: ModelSpec, residual: Correlated) -> None:
-    """Refuse random effects that the residual structure already contains, whatever the data."""
+    """Refuse random intercepts that the residual structure already contains, whatever the data.
+
+    A slope beside an unstructured residual is contained where its x is a function of the occasion: the data decide.
+    """
     group = frozenset(named_columns(residual)["group"])
     kind = type(residual).__name__
+    if not isinstance(residual, CompoundSymmetry | Toeplitz | Unstructured):
+        return
+    contained = "a random intercept adds one number to every covariance within a group, and it has that already"
     for term in spec.random:
-        if frozenset(term.group) != group:
-            continue
-        if isinstance(residual, Unstructured):
-            contained = "it is already any covariance matrix over the occasions of a group"
-        elif isinstance(residual, CompoundSymmetry | Toeplitz) and _has_own_intercept(term):
-            contained = "a random intercept adds one number to every covariance within a group, and it has that already"
-        else:
+        if frozenset(term.group) != group or not _has_own_intercept(term):
             continue
         raise SpecError(
             f"The random effects {term} cannot be told apart from the residual {kind}(...) over the same groups "

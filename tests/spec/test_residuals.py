@@ -223,8 +223,7 @@ def test_known_variances_take_frequencies_and_no_precisions() -> None:
         ("y ~ x + diag(x | g)", hl.Toeplitz("g", "t")),
         ("y ~ x + (1 | b:a)", hl.CompoundSymmetry("a:b")),
         ("y ~ x + (1 | g)", hl.Unstructured("g", "t")),
-        ("y ~ x + (0 + x | g)", hl.Unstructured("g", "t")),
-        ("y ~ x + (1 | h) + cs(x | g)", hl.Unstructured("g", "t")),
+        ("y ~ x + (1 | h) + (x | g)", hl.Unstructured("g", "t")),
     ],
 )
 def test_random_effects_that_the_residuals_contain_are_refused(formula: str, residual: LMMResidual) -> None:
@@ -244,6 +243,7 @@ def test_random_effects_that_the_residuals_contain_are_refused(formula: str, res
         ("y ~ x + (1 | g)", hl.ContinuousAR1("g", "t")),
         ("y ~ x + (x | g)", hl.HeterogeneousAR1("g", "t")),
         ("y ~ x + (1 | h)", hl.Unstructured("g", "t")),
+        ("y ~ x + (0 + x | g)", hl.Unstructured("g", "t")),
         ("y ~ x + (1 | g)", hl.Stratified("g")),
     ],
 )
