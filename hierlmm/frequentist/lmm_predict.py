@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design import NewLevels, rows_to_predict
 from hierlmm.design.residual import ResidualRows
+from hierlmm.design.streamchecks import require_rows
 from hierlmm.design.types import GroupingFactor, NewRows
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.lmm_frames import covariance_roots, with_interval
@@ -24,6 +25,7 @@ Array = NDArray[np.float64]
 
 def conditional_fitted(fit: LMMFit) -> pd.Series:
     """Xβ + offset + Zb, labelled by row."""
+    require_rows(fit.design, "Fitted values and residuals")
     total = fit.design.X @ fit.beta + fit.design.offset
     for factor, b in zip(fit.design.factors, fit.b, strict=True):
         total += (factor.Z * b[factor.codes]).sum(axis=1)
@@ -100,6 +102,7 @@ def marginal_covariance(fit: LMMFit, level: object, group: str | None) -> pd.Dat
 
     group  a grouping factor, or what groups the residuals; None: the first of them
     """
+    require_rows(fit.design, "Covariances between responses")
     factors, residual = fit.design.factors, fit.design.residual
     groups: dict[str, GroupingFactor | ResidualRows] = {factor.name: factor for factor in factors}
     if residual is not None and residual.group:

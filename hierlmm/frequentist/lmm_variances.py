@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.frequentist.lmm_frames import NORMAL_975, correlation, covariance_roots
-from hierlmm.frequentist.lmm_structured import residual_variances, structured_rows
+from hierlmm.frequentist.lmm_structured import relative_variances, residual_variances, structured_rows
 from hierlmm.frequentist.lmm_variance_rows import RESIDUAL, Row, covariance_row, variance_rows
 from hierlmm.likelihood.information import VarianceParameter, information
 
@@ -28,13 +28,30 @@ def shares(fit: LMMFit) -> pd.Series:
     For a random intercept this is the intraclass correlation; with random slopes the factor's variance z'Gz depends
     on the row and is averaged over the rows of the fit.
     """
-    parts = {
-        factor.name: float(np.square(factor.Z @ root).sum(axis=1).mean())
-        for factor, root in zip(fit.design.factors, covariance_roots(fit), strict=True)
-    }
-    parts[RESIDUAL] = float(residual_variances(fit).mean())
+    if (streamed := fit.design.streamed) is not None:  # the means weighted by precision
+        traces = [
+            float(np.trace(root.T @ ZZ @ root))
+            for ZZ, root in zip(streamed.squares, covariance_roots(fit), strict=True)
+        ]
+        residual = fit.sigma2 * streamed.variance * _mean_relative_variance(fit)
+    else:
+        traces = [
+            float(np.square(factor.Z @ root).sum(axis=1).mean())
+            for factor, root in zip(fit.design.factors, covariance_roots(fit), strict=True)
+        ]
+        residual = float(residual_variances(fit).mean())
+    parts = dict(zip((factor.name for factor in fit.design.factors), traces, strict=True))
+    parts[RESIDUAL] = residual
     total = sum(parts.values())
     return pd.Series(parts, name="share") / (total if total > 0 else 1.0)
+
+
+def _mean_relative_variance(fit: LMMFit) -> float:
+    """Mean over the rows of a stream of the residual variance of a row's stratum over that of the first."""
+    assert fit.design.streamed is not None
+    if not (strata := fit.design.streamed.strata):
+        return 1.0
+    return float(np.average(relative_variances(fit), weights=[part.n for part in strata]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

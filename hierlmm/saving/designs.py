@@ -9,6 +9,8 @@ from typing import Any, cast
 import numpy as np
 
 from hierlmm.design import build, with_response
+from hierlmm.design.moments import Moments
+from hierlmm.design.streamdesign import design_of
 from hierlmm.design.types import AreaDesign, Fingerprint, LMMDesign
 from hierlmm.errors import FileError, listed
 from hierlmm.spec.model import ModelSpec
@@ -39,12 +41,19 @@ class Designs:
                 "fingerprint": asdict(design.fingerprint),
             }
         )
+        if isinstance(design, LMMDesign) and design.streamed is not None:
+            sums = np.frombuffer(design.streamed.moments.to_bytes(), dtype=np.uint8)
+            self.codes[number]["moments"] = encode(sums, f"design{number}.moments")
         return number
 
     def decode(self, number: int, decode: Callable[[Any], Any]) -> Design:
         """The design at a place, rebuilt. Raises FileError where it is not the one that was saved."""
         if number not in self._known:
             code = self.codes[number]
+            if "moments" in code:
+                sums = Moments.from_bytes(np.asarray(decode(code["moments"])).tobytes())
+                self._known[number] = design_of(ModelSpec.from_toml(code["spec"]), sums)
+                return self._known[number]
             first = build(ModelSpec.from_toml(code["spec"]), decode(code["table"]))
             y = decode(code["y"])
             self._known[number] = design = first
