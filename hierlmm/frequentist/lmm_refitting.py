@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.responses import Regression, ResponseProducts
+from hierlmm.design.streamchecks import require_rows
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.lmm_refits import LMMRefits
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
@@ -32,8 +33,9 @@ def refits(fit: LMMFit, Y: object, jobs: int = 1) -> LMMRefits:
 
     jobs  processes for designs whose responses are fitted one after the other
     Raises DesignError where the number of rows differs, a value is missing or not a number, or a data frame has the
-    labels of these rows in another order.
+    labels of these rows in another order, and where the rows passed in a stream.
     """
+    require_rows(fit.design, "Fits of other responses")
     values, labels = _responses(fit, Y)
     out = _Estimates(fit, values.shape[1])
     if _together(fit):
@@ -202,12 +204,19 @@ def _fit_one_by_one(
 
 
 def _ordinary(fit: LMMFit, values: Array, jobs: int) -> Iterator[LMMFit | str]:
-    """Each response's fit, or why there is none."""
+    """Each response's fit, or why there is none; nearly all of the time of one is its search."""
     if jobs == 1 or values.shape[1] < 2:
         return (_one(fit, y) for y in values.T)
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, effective_n_jobs
 
-    return iter(Parallel(n_jobs=jobs)(delayed(_one)(fit, y) for y in values.T))
+    # one piece of work a process: the design travels with each
+    parts = np.array_split(values, min(effective_n_jobs(jobs), values.shape[1]), axis=1)
+    found = Parallel(n_jobs=jobs)(delayed(_several)(fit, part) for part in parts)
+    return (one for part in found for one in part)
+
+
+def _several(fit: LMMFit, values: Array) -> list[LMMFit | str]:
+    return [_one(fit, y) for y in values.T]
 
 
 def _one(fit: LMMFit, y: Array) -> LMMFit | str:

@@ -258,3 +258,12 @@ def test_responses_that_do_not_fit_are_refused():
         fit.refits(np.full((180, 2), "a"))
     with pytest.raises(hl.DesignError, match="in another order"):
         fit.refits(pd.DataFrame(Y).iloc[::-1])
+
+
+def test_rows_that_passed_in_a_stream_cannot_be_fitted_again():
+    """Only their sums are known: a refit of other responses is refused."""
+    table, Y = slopes(2, slope_sd=4.0)
+    fit = hl.fit(hl.lmm("Reaction ~ Days + (Days | Subject)"), iter([table.iloc[:90], table.iloc[90:]]))
+
+    with pytest.raises(hl.DesignError, match="Fits of other responses need the rows"):
+        fit.refits(Y)
