@@ -93,8 +93,7 @@ def eliminate(cp: CrossProducts, factors: Sequence[Array]) -> SparseEliminated:
     coupling = gram.coupling
     system = LevelSystem.of(cp.lead, coupling, coupling.places.raw(cp.rest[:R, :R]), factors)
     ZU = np.concatenate([cp.lead_rest.reshape(-1, cp.p + 1), cp.rest[:R, R:]])
-    half = system.half(ZU)
-    return SparseEliminated(gram, system, ZU, cp.rest[R:, R:] - half.T @ half, system.log_det)
+    return SparseEliminated(gram, system, ZU, cp.rest[R:, R:] - system.quadratic(ZU), system.log_det)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,9 +125,8 @@ class SparseProjected:
         """(k, k) D'Z'P*Z D for D per factor (levels * q, k)."""
         whole = np.concatenate(D)
         SD = self.state.gram.times(whole)
-        half = self.state.system.half(SD)
         fixed = solve_lower(self.L_x, self.E.T @ whole)
-        total: Array = whole.T @ SD - half.T @ half - fixed.T @ fixed
+        total: Array = whole.T @ SD - self.state.system.quadratic(SD) - fixed.T @ fixed
         return total
 
 

@@ -112,6 +112,7 @@ def _sum_variance(cp: MappedProducts, at: SparseJoint, X: Array, Z: Sequence[Arr
         for a in range(q):
             trailing[start + c * q + a, row[seen]] += z[:, a]
         start += G * q
-    half = at.system.others.half(trailing)
     fixed = solve_lower(at.L_x, left.T)
-    return np.asarray(at.sigma2 * (own + (half**2).sum(axis=0) + (fixed**2).sum(axis=0)))
+    return np.asarray(
+        at.sigma2 * (own + (trailing * at.system.others.solve(trailing)).sum(axis=0) + (fixed**2).sum(axis=0))
+    )

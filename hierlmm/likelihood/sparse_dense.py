@@ -49,98 +49,113 @@ class DensePlaces:
         return DenseSystem.of(self.sizes, values.reshape(self.columns, self.columns), factors)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class DenseSystem:
-    """U (R, R) upper with U'U = Lambda'S Lambda + I; factors Lambda, one per factor.
+    """One matrix of R effects: first its Cholesky factor, then in the same memory the inverse.
 
-    `spare` holds S (R, R), lower triangle, until its memory is taken for the inverse.
+    U (R, R) upper with U'U = Lambda'S Lambda + I, None once D (R, R), lower triangle, has taken its place; factors
+    Lambda, one per factor; log_det that of U'U; vague the sums of the diagonal blocks of S - S D S of the factors
+    for which the inverse does not tell them.
     """
 
     sizes: Sizes
-    U: Array
     factors: tuple[Array, ...]
-    spare: list[Array]
+    U: Array | None
+    D: Array | None
+    log_det: float
+    vague: dict[int, Array]
 
     @classmethod
     def of(cls, sizes: Sizes, S: Array, factors: Sequence[Array]) -> DenseSystem:
-        """Factorise; raises LinAlgError where rounding leaves no positive definite matrix."""
+        """Factorise S, which is overwritten; raises LinAlgError where rounding leaves it not positive definite."""
         from scipy.linalg.lapack import dpotrf
 
         if not len(S):
-            return cls(sizes, S, (), [S])
-        inner = _between(sizes, S.copy(), factors, transposed=True)
+            return cls(sizes, (), S, None, 0.0, {})
+        columns = {f: _columns(sizes, S, f) for f, Lambda in enumerate(factors) if _vague(sizes, S, f, Lambda)}
+        inner = _between(sizes, S, factors, transposed=True)
         inner.ravel()[:: len(inner) + 1] += 1.0
         # The transpose is in Fortran's order, and its upper triangle is the lower one here: nothing is copied.
         U, info = dpotrf(inner.T, lower=0, clean=0, overwrite_a=1)
         if info:
             raise np.linalg.LinAlgError("The system of the random effects must be positive definite.")
-        return cls(sizes, U, tuple(factors), [S])
-
-    @property
-    def log_det(self) -> float:
-        return 2 * float(np.log(np.diagonal(self.U)).sum())
-
-    def half(self, B: Array) -> Array:
-        """(R, k) U⁻ᵀ Lambda' B, so that half(B)'half(B) = B'D B."""
-        from scipy.linalg.lapack import dtrtrs
-
-        if not len(B):
-            return B
-        return np.asarray(dtrtrs(self.U, turn(self.sizes, self.factors, B, True), lower=0, trans=1)[0])
+        out = cls(sizes, tuple(factors), U, None, 2 * float(np.log(np.diagonal(U)).sum()), {})
+        out.vague.update({f: out._direct_gram(f, part) for f, part in columns.items()})
+        return out
 
     def solve(self, B: Array) -> Array:
         """D B for (R, k) B."""
+        from scipy.linalg.blas import dsymm
         from scipy.linalg.lapack import dpotrs
 
         if not len(B):
             return B
+        if self.D is not None:
+            return np.asarray(dsymm(1.0, self.D.T, B, lower=0), dtype=np.float64)
         inner = dpotrs(self.U, turn(self.sizes, self.factors, B, True), lower=0)[0]
         return turn(self.sizes, self.factors, inner, False)
 
+    def quadratic(self, B: Array) -> Array:
+        """(k, k) B'D B for (R, k) B."""
+        if self.U is None or not len(B):
+            return np.asarray(B.T @ self.solve(B))
+        half = self._half(B)
+        return np.asarray(half.T @ half)
+
+    def _half(self, B: Array) -> Array:
+        """(R, k) U⁻ᵀ Lambda' B."""
+        from scipy.linalg.lapack import dtrtrs
+
+        return np.asarray(dtrtrs(self.U, turn(self.sizes, self.factors, B, True), lower=0, trans=1)[0])
+
     def inverse(self) -> Inverse:
-        """D itself, by LAPACK's inverse from the Cholesky factor: once, because it takes the place of S."""
+        """D itself, by LAPACK's inverse from the Cholesky factor: once, because it takes its memory."""
         from scipy.linalg.lapack import dpotri
 
-        S = self.spare.pop()
-        if not len(S):
+        if self.U is None or not len(self.U):
             return Inverse(np.zeros(0), (), ())
-        places = self._places()
-        direct = [self._direct_gram(S, f) if self._vague(S, f) else None for f in range(len(places))]
-        S[...] = self.U.T
-        C = dpotri(S.T, lower=0, overwrite_c=1)[0].T
+        C = dpotri(self.U, lower=0, overwrite_c=1)[0].T
+        self.U = None
         blocks, grams = [], []
-        for here, Lambda, gram in zip(places, self.factors, direct, strict=True):
+        for f, (here, Lambda) in enumerate(zip(_places(self.sizes), self.factors, strict=True)):
             own = _diagonal_blocks(C[here, here], len(Lambda))
             blocks.append(np.asarray(Lambda @ own @ Lambda.T))
-            if gram is None:
-                # Lambda'(S - S D S) Lambda = I - (Lambda'S Lambda + I)⁻¹
-                inside = (np.eye(len(Lambda)) - own).sum(axis=0)
-                gram = np.asarray(np.linalg.solve(Lambda.T, np.linalg.solve(Lambda.T, inside).T))
-            grams.append(gram)
-        D = _between(self.sizes, C, self.factors, transposed=False)
-        return Inverse(D.ravel(), tuple(blocks), tuple(grams))
+            if f in self.vague:
+                grams.append(self.vague[f])
+                continue
+            # Lambda'(S - S D S) Lambda = I - (Lambda'S Lambda + I)⁻¹
+            inside = (np.eye(len(Lambda)) - own).sum(axis=0)
+            grams.append(np.asarray(np.linalg.solve(Lambda.T, np.linalg.solve(Lambda.T, inside).T)))
+        self.D = _between(self.sizes, C, self.factors, transposed=False)
+        return Inverse(self.D.ravel(), tuple(blocks), tuple(grams))
 
-    def _places(self) -> list[slice]:
-        """Rows of each factor."""
-        ends = np.cumsum([0, *(G * q for G, q in self.sizes)]).tolist()
-        return [slice(start, stop) for start, stop in pairwise(ends)]
+    def _direct_gram(self, f: int, columns: Array) -> Array:
+        """Sum of the diagonal blocks of S - S D S of factor f from its (R, G q) columns of S."""
+        q = self.sizes[f][1]
+        own = _diagonal_blocks(columns[_places(self.sizes)[f]], q)
+        half = self._half(columns).reshape(-1, q)
+        return np.asarray(own.sum(axis=0) - half.T @ half)
 
-    def _vague(self, S: Array, f: int) -> bool:
-        """Whether the data say too little of factor f at its Lambda for S - S D S to be taken from the inverse."""
-        here, Lambda = self._places()[f], self.factors[f]
-        mean = float(np.diagonal(S)[here].mean())
-        return bool(np.linalg.svd(Lambda, compute_uv=False)[-1] ** 2 * mean <= INFORMATIVE)
 
-    def _direct_gram(self, S: Array, f: int) -> Array:
-        """Sum of the diagonal blocks of S - S D S of factor f from its columns of S."""
-        here, q = self._places()[f], self.sizes[f][1]
-        own = _diagonal_blocks(S[here, here], q)
-        columns = np.concatenate([S[here, : here.stop], S[here.stop :, here].T], axis=1)
-        square = columns[:, here]
-        columns[:, here] = np.tril(square) + np.tril(square, -1).T
-        half = self.half(columns.T).reshape(-1, q)
-        total: Array = own.sum(axis=0) - half.T @ half
-        return total
+def _places(sizes: Sizes) -> list[slice]:
+    """Rows of each factor."""
+    ends = np.cumsum([0, *(G * q for G, q in sizes)]).tolist()
+    return [slice(start, stop) for start, stop in pairwise(ends)]
+
+
+def _vague(sizes: Sizes, S: Array, f: int, Lambda: Array) -> bool:
+    """Whether the data say too little of factor f at its Lambda for S - S D S to be taken from the inverse."""
+    mean = float(np.diagonal(S)[_places(sizes)[f]].mean())
+    return bool(np.linalg.svd(Lambda, compute_uv=False)[-1] ** 2 * mean <= INFORMATIVE)
+
+
+def _columns(sizes: Sizes, S: Array, f: int) -> Array:
+    """(R, G q) columns of factor f of the symmetric matrix whose lower triangle is S."""
+    here = _places(sizes)[f]
+    rows = np.concatenate([S[here, : here.stop], S[here.stop :, here].T], axis=1)
+    square = rows[:, here]
+    rows[:, here] = np.tril(square) + np.tril(square, -1).T
+    return rows.T
 
 
 def turn(sizes: Sizes, factors: Sequence[Array], B: Array, transposed: bool) -> Array:

@@ -57,12 +57,13 @@ class LevelSystem:
         G, q, _ = self.N.shape
         return B[: G * q].reshape(G, q, -1), B[G * q :]
 
-    def half(self, B: Array) -> Array:
-        """(Q, k) with half(B)'half(B) = B'D B."""
+    def quadratic(self, B: Array) -> Array:
+        """(k, k) B'D B for (Q, k) B."""
         own, rest = self._split(B)
-        first = self.Yt @ own
-        left = rest - self.coupling.transposed(self.Yt.swapaxes(-1, -2) @ first)
-        return np.concatenate([first.reshape(-1, B.shape[1]), self.others.half(left)])
+        half = self.Yt @ own
+        left = rest - self.coupling.transposed(self.Yt.swapaxes(-1, -2) @ half)
+        flat = half.reshape(-1, B.shape[1])
+        return np.asarray(flat.T @ flat + self.others.quadratic(left))
 
     def solve(self, B: Array) -> Array:
         """D B for (Q, k) B."""
