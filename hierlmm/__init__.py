@@ -9,6 +9,8 @@ from hierlmm.bayes.priors import Priors
 from hierlmm.bayes.sample import NutsOptions
 from hierlmm.catalogue import Case, load, models
 from hierlmm.compare import Comparison, compare
+from hierlmm.design.moments import Moments
+from hierlmm.design.streamrows import moments
 from hierlmm.errors import (
     ComparisonError,
     DesignError,
@@ -70,10 +72,12 @@ __all__ = [
     "Comparison",
     "LMMFit",
     "LMMPosterior",
+    "Moments",
     "NutsOptions",
     "Priors",
     "compare",
     "fit",
+    "moments",
     "posterior",
     "prior_predictive",
     "priors",

@@ -13,6 +13,7 @@ PROMISED = {
     "ModelSpec", "Independent", "KnownVariances", "NutsOptions", "Case", "HierlmmError",
     "SamplingVariances", "Stratified", "CompoundSymmetry", "HeterogeneousCompoundSymmetry", "AR1", "HeterogeneousAR1",
     "ContinuousAR1", "Toeplitz", "Antedependence", "Unstructured", "Frequency", "Precision",
+    "Moments", "moments",
 }  # fmt: skip
 
 

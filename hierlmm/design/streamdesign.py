@@ -86,7 +86,9 @@ def design_of(spec: ModelSpec, moments: Moments) -> LMMDesign:
         levels=fixed.levels,
         dropped=_dropped(moments),
         notes=stream_notes(spec, effects, moments, places[keep]),
-        fingerprint=_fingerprint(spec, moments, total, (*names[keep], *(c for e in effects for c in e.coefficients))),
+        fingerprint=_fingerprint(
+            spec, moments, total, shift, base, (*names[keep], *(c for e in effects for c in e.coefficients))
+        ),
         coding=coding,
         residual=_strata(moments.strata),
         streamed=Streamed(
@@ -220,16 +222,24 @@ def _strata(strata: Group | None) -> ResidualRows | None:
     )
 
 
-def _fingerprint(spec: ModelSpec, moments: Moments, total: Array, names: tuple[str, ...]) -> Fingerprint:
+def _fingerprint(
+    spec: ModelSpec, moments: Moments, total: Array, shift: Array, base: Codes, names: tuple[str, ...]
+) -> Fingerprint:
     """Of the sums to six digits: the order of the parts does not matter."""
 
     def of(*parts: object) -> str:
         return sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
-    mean = total[0, 1:] / total[0, 0]
-    spread = np.sqrt(np.maximum(np.diagonal(total)[1:] / total[0, 0] - mean**2, 0.0))
-    about = dict(zip(moments.columns, zip(moments.shift + mean, spread, strict=True), strict=True))
-    shown = {name: f"{sd:.6g} {mean + 0.0:.6g}" for name, (mean, sd) in about.items()}
+    plain = base[1:] == 0
+    A = raw_columns(1 + np.arange(len(plain)), shift, base)
+    A[0, plain] = 0.0  # the mean about the shift has digits that the mean has not
+    mean = total[0] @ A / total[0, 0]
+    spread = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", A, total, A) / total[0, 0] - mean**2, 0.0))
+    mean = mean + np.where(plain, shift[1:], 0.0)
+    shown = {
+        name: f"{sd:.6g} {about if abs(about) > 1e-6 * sd else 0.0:.6g}"
+        for name, about, sd in zip(moments.columns, mean, spread, strict=True)
+    }
     return Fingerprint(
         spec=moments.spec,
         rows=of(moments.used),
