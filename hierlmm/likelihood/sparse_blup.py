@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from hierlmm.likelihood.blup import Covariances, Means
 from hierlmm.likelihood.lmm import Solved
 from hierlmm.likelihood.sparse import CrossProducts, SparseEliminated, split
+from hierlmm.likelihood.sparse_dense import DenseSystem
 from hierlmm.likelihood.sparse_levels import LevelSystem
 from hierlmm.likelihood.triangular import solve_lower
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
-# Predicted rows times trailing effects that are solved for at once: 32 MB.
+# Predicted rows times trailing effects that are worked on at once: 32 MB where they are solved for.
 AT_ONCE = 4_000_000
 
 
@@ -82,37 +86,57 @@ def sum_variance(cp: MappedProducts, at: SparseJoint, X: Array, Z: Sequence[Arra
     X (k, p); per factor in elimination order Z (k, q) and codes (k,). A code of -1 (a level that was not
     observed) contributes nothing here: its effect is a draw from the population, to be added by the caller.
     """
-    R = sum(G * q for G, q in cp.sizes[1:])
-    out = np.empty(len(X))
-    step = max(1, AT_ONCE // max(R, 1))
-    for start in range(0, len(X), step):
-        rows = slice(start, start + step)
-        out[rows] = _sum_variance(cp, at, X[rows], [z[rows] for z in Z], [c[rows] for c in codes])
-    return out
-
-
-def _sum_variance(cp: MappedProducts, at: SparseJoint, X: Array, Z: Sequence[Array], codes: Sequence[Codes]) -> Array:
-    """As `sum_variance`, for rows that fit at once."""
-    k = len(X)
     left = X @ cp.X_map
-    trailing = np.zeros((sum(G * q for G, q in cp.sizes[1:]), k))
-    own, start, row = np.zeros(k), 0, np.arange(k)
+    work, start = list[tuple[Codes, Array]](), 0
     for f, ((G, q), B, DX) in enumerate(zip(cp.sizes, cp.Z_map, split(cp.sizes, at.DX), strict=True)):
         seen = codes[f] >= 0
-        c, z = codes[f][seen], Z[f][seen] @ B
-        left[seen] -= (DX[c] * z[:, :, None]).sum(axis=1)
+        c, z = np.where(seen, codes[f], 0), np.where(seen[:, None], Z[f] @ B, 0.0)
+        left -= (DX[c] * z[:, :, None]).sum(axis=1)
         if f == 0:
-            system = at.system
-            spread = (system.Yt[c] @ z[:, :, None])[..., 0]
-            own[seen] = (spread**2).sum(axis=1)
-            weight = (system.H[c] @ z[:, :, None])[..., 0]
-            for a, A in enumerate(system.coupling.matrices()):
-                trailing[:, seen] -= A[c].multiply(weight[:, a, None]).T.toarray()
+            level, weights = c, z
             continue
-        for a in range(q):
-            trailing[start + c * q + a, row[seen]] += z[:, a]
+        work += [(start + c * q + a, z[:, a]) for a in range(q)]
         start += G * q
-    fixed = solve_lower(at.L_x, left.T)
-    return np.asarray(
-        at.sigma2 * (own + (trailing * at.system.others.solve(trailing)).sum(axis=0) + (fixed**2).sum(axis=0))
-    )
+    variance = (solve_lower(at.L_x, left.T) ** 2).sum(axis=0)
+    step = max(1, AT_ONCE // max(start, 1))
+    for first in range(0, len(X), step):
+        rows = slice(first, first + step)
+        others = [(column[rows], value[rows]) for column, value in work]
+        variance[rows] += _sums(at.system, level[rows], weights[rows], others)
+    return np.asarray(at.sigma2 * variance)
+
+
+def _sums(system: LevelSystem, level: Codes, z: Array, others: list[tuple[Codes, Array]]) -> Array:
+    """(k,) t'D t for t of one leading level, with weights z (k, q), and of one column and weight per item of others."""
+    own = system.moments().blocks[0][level]
+    variance = ((own @ z[:, :, None])[..., 0] * z).sum(axis=1)
+    across = _meeting(system, level, -(system.H[level] @ z[:, :, None])[..., 0])
+    if isinstance(system.others, DenseSystem):
+        return np.asarray(variance + _looked_up(system.others, across, others))
+    columns = np.zeros((len(level), across.shape[1]))
+    for column, value in others:
+        np.add.at(columns, (np.arange(len(level)), column), value)
+    solved = system.others.solve(columns.T).T
+    return np.asarray(variance + ((2 * across + columns) * solved).sum(axis=1))
+
+
+def _meeting(system: LevelSystem, level: Codes, weights: Array) -> csr_array:
+    """(k, R) sum over the coefficients of `weights` (k, q) times the products of the rows' levels."""
+    from scipy.sparse import diags_array
+
+    parts = [diags_array(w) @ A[level] for w, A in zip(weights.T, system.coupling.matrices(), strict=True)]
+    total: csr_array = sum(parts[1:], parts[0]).tocsr()
+    return total
+
+
+def _looked_up(system: DenseSystem, across: csr_array, others: list[tuple[Codes, Array]]) -> Array:
+    """(k,) 2 a'D t + t'D t for the rows a of `across` and t of one column and weight per item of others."""
+    k = across.shape[0]
+    row, met = np.repeat(np.arange(k), np.diff(across.indptr)), across.indices.astype(np.intp)
+    total = np.zeros(k)
+    for n, (j, v) in enumerate(others):
+        total += 2 * v * np.bincount(row, across.data * system.entries(met, j[row]), k)
+        total += v**2 * system.entries(j, j)
+        for i, w in others[:n]:
+            total += 2 * v * w * system.entries(i, j)
+    return total

@@ -102,6 +102,11 @@ class DenseSystem:
         half = self._half(B)
         return np.asarray(half.T @ half)
 
+    def entries(self, i: Codes, j: Codes) -> Array:
+        """D[i, j], once the inverse has been formed."""
+        assert self.D is not None, "the moments of a system are formed before its entries are read"
+        return np.asarray(self.D[np.maximum(i, j), np.minimum(i, j)])
+
     def _half(self, B: Array) -> Array:
         """(R, k) U⁻ᵀ Lambda' B."""
         from scipy.linalg.lapack import dtrtrs
