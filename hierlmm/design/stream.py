@@ -25,6 +25,8 @@ def is_stream(data: object) -> bool:
 
     A path, an iterator or list of tables, moments, and what has the Arrow stream interface without being a table.
     """
+    if isinstance(data, pd.DataFrame):
+        return False
     if isinstance(data, str | Path | Iterator | list | tuple | Moments):
         return True
     return hasattr(data, "__arrow_c_stream__") and not hasattr(data, "__arrow_c_array__") and not _is_table(data)

@@ -18,7 +18,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.triangular import cholesky_lower, dense_lower, log_diagonal, solve_lower, solve_upper
+from hierlmm.likelihood.triangular import (
+    cholesky_lower,
+    dense_cholesky,
+    dense_lower,
+    dense_upper,
+    log_diagonal,
+    solve_lower,
+    solve_upper,
+)
 
 Array = NDArray[np.float64]
 LOG_2PI = float(np.log(2 * np.pi))
@@ -186,7 +194,11 @@ class Solved:
 def solve_fixed(products: Array) -> Solved:
     """beta-hat and the residual sum of squares from [X, y]' V*⁻¹ [X, y]."""
     p = products.shape[-1] - 1
-    L = cholesky_lower(products[..., :p, :p])
+    L = dense_cholesky(products[..., :p, :p])
+    if products.ndim == 2 and p:
+        half = dense_lower(L, products[:p, p:])
+        beta = dense_upper(L, half)[:, 0]
+        return Solved(beta, L, products[p, p] - half[:, 0] @ half[:, 0], 2 * log_diagonal(L))
     z = solve_lower(L, products[..., :p, p:]) if p else products[..., :0, p:]
     rss = products[..., p, p] - (z[..., 0] ** 2).sum(-1)
     beta = solve_upper(L, z)[..., 0] if p else z[..., 0]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations_with_replacement, pairwise
 from typing import Literal, Protocol
 
@@ -91,19 +92,7 @@ class Parameters:
     @classmethod
     def of(cls, cp: CrossProducts) -> Parameters:
         """The free elements of relative covariance factors with the blocks and structures of `cp`."""
-        factor, columns, general, basis = list[int](), list[tuple[int, ...]](), list[bool](), list[Array]()
-        for f, ((_, q), blocks, structures) in enumerate(zip(cp.sizes, cp.blocks, cp.structures, strict=True)):
-            own = list[Array]()
-            for block, structure in zip(blocks, structures, strict=True):
-                first = len(factor) + len(own)
-                matrices = _basis(q, block, structure)
-                columns += _vanishing(first, len(block), len(matrices), structure)
-                general += [structure == "general"] * len(matrices)
-                own += matrices
-            factor += [f] * len(own)
-            basis.append(np.array(own).reshape(-1, q, q))
-        widths = tuple(q for _, q in cp.sizes)
-        return cls(tuple(factor), tuple(basis), tuple(columns), np.array(general, dtype=bool), widths)
+        return _parameters(tuple(q for _, q in cp.sizes), cp.blocks, cp.structures)
 
     def factors(self, theta: Array) -> tuple[Array, ...]:
         """(q, q) templates Lambda, one per grouping factor, of a vector theta."""
@@ -120,6 +109,26 @@ class Parameters:
             for E, Lambda in zip(self.basis, factors, strict=True)
         ]
         return np.concatenate(parts) if parts else np.zeros(0)
+
+
+@lru_cache(maxsize=256)
+def _parameters(
+    widths: tuple[int, ...],
+    blocks_of: tuple[tuple[tuple[int, ...], ...], ...],
+    structures_of: tuple[tuple[str, ...], ...],
+) -> Parameters:
+    factor, columns, general, basis = list[int](), list[tuple[int, ...]](), list[bool](), list[Array]()
+    for f, (q, blocks, structures) in enumerate(zip(widths, blocks_of, structures_of, strict=True)):
+        own = list[Array]()
+        for block, structure in zip(blocks, structures, strict=True):
+            first = len(factor) + len(own)
+            matrices = _basis(q, block, structure)
+            columns += _vanishing(first, len(block), len(matrices), structure)
+            general += [structure == "general"] * len(matrices)
+            own += matrices
+        factor += [f] * len(own)
+        basis.append(np.array(own).reshape(-1, q, q))
+    return Parameters(tuple(factor), tuple(basis), tuple(columns), np.array(general, dtype=bool), widths)
 
 
 def _basis(q: int, block: tuple[int, ...], structure: str) -> list[Array]:
@@ -238,10 +247,20 @@ def _lead_products(cp: CrossProducts, lead: Array, state: Eliminated) -> tuple[A
     back = solve_upper(state.L_lead, state.W_lead)
     AL = cp.lead @ lead
     inner = solve_upper(state.L_lead, solve_lower(state.L_lead, AL.swapaxes(-1, -2)))
-    diagonal = np.abs(np.diagonal(lead))
-    if diagonal.min() > GRADED * np.abs(lead).max() and not np.triu(lead, 1).any():
-        return solve_upper(lead, back), solve_upper(lead, inner)
+    if (turned := _inverse_transpose(lead)) is not None:
+        return turned @ back, turned @ inner
     return cp.lead_rest - AL @ back, cp.lead - AL @ inner
+
+
+def _inverse_transpose(Lambda: Array) -> Array | None:
+    """Lambda'⁻¹, None where it is nearly singular."""
+    if len(Lambda) == 1:
+        return 1.0 / Lambda if Lambda[0, 0] else None
+    try:
+        inverse = np.asarray(np.linalg.solve(Lambda.T, np.eye(len(Lambda))), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return None
+    return inverse if np.abs(inverse).max() * np.abs(Lambda).max() < 1 / GRADED else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -172,6 +172,8 @@ def _descend(surface: Surface, start: Array, free: NDArray[np.bool_] | None = No
     the Hessian that it converges slowly, and it cannot tell a minimum from a saddle point; differences of the exact
     gradient can.
     """
+    if surface.residual is None and free is None:
+        return minimise(surface, start)
     chosen = np.ones(len(start), dtype=bool) if free is None else free
 
     def whole(part: Array) -> Array:

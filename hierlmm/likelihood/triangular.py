@@ -63,6 +63,16 @@ def log_diagonal(L: Array) -> Array:
     return total
 
 
+def dense_cholesky(H: Array) -> Array:
+    """Lower Cholesky factor: of one (k, k) matrix by LAPACK, of several or of a singular one as `cholesky_lower`."""
+    if H.ndim > 2:
+        return cholesky_lower(H)
+    try:
+        return np.asarray(np.linalg.cholesky(H), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return cholesky_lower(H)
+
+
 def dense_lower(L: Array, B: Array) -> Array:
     """L⁻¹B for (..., k, k) lower triangular L of any size and (..., k, m) B."""
     return _lapack(L, B, 0) if L.ndim == 2 and B.ndim == 2 else np.asarray(np.linalg.solve(L, B))

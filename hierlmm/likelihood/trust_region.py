@@ -73,23 +73,25 @@ def minimise(
     while True:
         values, vectors = np.linalg.eigh(point.hessian) if len(theta) else (np.zeros(0), np.zeros((0, 0)))
         slopes = vectors.T @ point.gradient
-        floor = 1e-14 * max(1.0, float(np.abs(values).max(initial=0.0)))
-        decrement = float((slopes**2 / np.maximum(np.abs(values), floor)).sum())
-        curvature = float(values.min(initial=np.inf))
+        sizes = np.abs(values)
+        floor = 1e-14 * max(1.0, float(sizes.max(initial=0.0)))
+        decrement = float(slopes @ (slopes / np.maximum(sizes, floor)))
+        curvature = float(values[0]) if len(theta) else np.inf
         settled = decrement < until or (decrement < CERTIFIED and decrement > 0.25 * best_decrement)
         done = settled and curvature >= -floor * 1e4
         one_more = not last and until == CONVERGED and EXACT < decrement < until
         if (done and not one_more) or evaluations >= most or radius < 1e-14:
             return Minimum(theta, point, decrement, curvature, evaluations)
         last = done
-        best_decrement = min(best_decrement, decrement)
+        if curvature >= 0:  # at a saddle point the decrement says nothing about the minimum
+            best_decrement = min(best_decrement, decrement)
         step, gain = _step(values, vectors, slopes, radius)
         trial = evaluate(theta + step)
         evaluations += 1
         # Near the optimum the gain is below the rounding of the criterion, and the gradient alone is trusted.
         tiny = gain < 1e-11 * max(1.0, abs(point.value))
         ratio = 1.0 if tiny and np.isfinite(trial.value) else (point.value - trial.value) / gain
-        length = float(np.linalg.norm(step))
+        length = float(step @ step) ** 0.5
         if not ratio > 0.1:
             radius = 0.25 * length
         elif ratio > 0.75 and length > 0.9 * radius:
@@ -103,7 +105,7 @@ def _step(values: Array, vectors: Array, slopes: Array, radius: float) -> tuple[
     positive = values.size == 0 or values[0] > 0
     if positive:
         along = -slopes / values
-        if np.linalg.norm(along) <= radius:
+        if along @ along <= radius**2:
             return vectors @ along, float(-(slopes @ along + 0.5 * values @ along**2))
     shift = _shift(values, slopes, radius)
     with np.errstate(divide="ignore", invalid="ignore"):
