@@ -17,6 +17,8 @@ CONVERGED = 1e-17
 # Predicted gain above which one more step is taken from there: near the optimum the gradient has more digits than the
 # criterion, and that step brings theta to the digits of the gradient.
 EXACT = 1e-26
+# Newton step below which theta is as good as found, with a predicted gain that may be certified.
+NEGLIGIBLE = 3e-9
 # Predicted gain that rounding may leave and the optimum still be certified.
 CERTIFIED = 1e-10
 FIRST_RADIUS = 1.0
@@ -78,8 +80,10 @@ def minimise(
         decrement = float(slopes @ (slopes / np.maximum(sizes, floor)))
         curvature = float(values[0]) if len(theta) else np.inf
         settled = decrement < until or (decrement < CERTIFIED and decrement > 0.25 * best_decrement)
+        if not settled and decrement < CERTIFIED and curvature > 0:
+            settled = float(np.abs(vectors @ (slopes / values)).max()) < NEGLIGIBLE
         done = settled and curvature >= -floor * 1e4
-        one_more = not last and until == CONVERGED and EXACT < decrement < until
+        one_more = not last and until == CONVERGED and decrement > EXACT
         if (done and not one_more) or evaluations >= most or radius < 1e-14:
             return Minimum(theta, point, decrement, curvature, evaluations)
         last = done
