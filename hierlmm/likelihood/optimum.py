@@ -20,7 +20,7 @@ from hierlmm.likelihood.lmm_derivatives import Derivatives, Method, Parameters, 
 from hierlmm.likelihood.moment_start import moment_factors
 from hierlmm.likelihood.structured import ResidualModel, structured_derivatives
 from hierlmm.likelihood.triangular import cholesky_lower
-from hierlmm.likelihood.trust_region import Minimum, minimise
+from hierlmm.likelihood.trust_region import Minimum, difference_hessian, minimise
 
 Array = NDArray[np.float64]
 
@@ -35,7 +35,6 @@ OTHER_STARTS = (0.2, 5.0)
 # With a residual structure the Hessian takes over at this decrement or after so many steps, each time for a few steps.
 NEWTON_FROM, AVERAGE_STEPS, CHORD_STEPS, NEWTON_ROUNDS = 1e-4, 40, 8, 8
 NEWTON_DONE = 1e-14
-DIFFERENCE = 1e-6
 # Further starts of a residual structure, where an evaluation touches fewer numbers than this.
 MORE_STARTS, LARGEST_WORK = 3, 5_000_000
 
@@ -62,6 +61,11 @@ class Certificate:
     evaluations: int
     others: tuple[float, ...]
     certified: bool
+
+    @property
+    def scaled_gradient(self) -> float:
+        """Length of the gradient where the Hessian is the identity, L⁻¹g with H = LL': lme4's scaled gradient."""
+        return self.decrement**0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,7 +193,7 @@ def _descend(surface: Surface, start: Array, free: NDArray[np.bool_] | None = No
     found = minimise(evaluate, start[chosen], until=NEWTON_FROM, most=AVERAGE_STEPS)
     evaluations = found.evaluations
     for _ in range(NEWTON_ROUNDS):
-        held = _Held(evaluate, _hessian(evaluate, found))
+        held = _Held(evaluate, difference_hessian(evaluate, found.theta, found.point))
         found = minimise(held, found.theta, most=CHORD_STEPS)
         evaluations += len(held.hessian) + found.evaluations
         if found.certified and found.decrement < NEWTON_DONE:
@@ -211,17 +215,6 @@ class _Held:
 def _whole(found: Minimum[_Restricted], whole: Callable[[Array], Array]) -> Minimum[Derivatives]:
     point = found.point
     return Minimum(whole(found.theta), point.whole, found.decrement, found.curvature, found.evaluations)
-
-
-def _hessian(evaluate: Callable[[Array], _Restricted], at: Minimum[_Restricted]) -> Array:
-    """(k, k) forward differences of the exact gradient."""
-    steps = DIFFERENCE * np.maximum(1.0, np.abs(at.theta))
-    columns = [
-        (evaluate(at.theta + step * unit).gradient - at.point.gradient) / step
-        for step, unit in zip(steps, np.eye(len(steps)), strict=True)
-    ]
-    out = np.array(columns).reshape(len(steps), len(steps))
-    return np.where(np.isfinite(out), 0.5 * (out + out.T), at.point.hessian)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

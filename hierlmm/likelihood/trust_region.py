@@ -21,6 +21,10 @@ EXACT = 1e-26
 NEGLIGIBLE = 3e-9
 # Predicted gain that rounding may leave and the optimum still be certified.
 CERTIFIED = 1e-10
+# Decrement below which the Hessian is mended where a step shrinks the decrement by less than this factor: the average
+# information is then too far from it. Differences of the exact gradient over such a step give it to about 1e-6.
+NEAR, SLOW = 1e-3, 0.05
+DIFFERENCE = 1e-6
 FIRST_RADIUS = 1.0
 LARGEST_RADIUS = 1e4
 MOST_STEPS = 200
@@ -72,13 +76,22 @@ def minimise(
     theta, point = start, evaluate(start)
     radius, evaluations = FIRST_RADIUS, 1
     best_decrement, last = np.inf, False
+    mended, correction = np.inf, np.zeros_like(point.hessian)
     while True:
-        values, vectors = np.linalg.eigh(point.hessian) if len(theta) else (np.zeros(0), np.zeros((0, 0)))
+        values, vectors = np.linalg.eigh(point.hessian + correction) if len(theta) else (np.zeros(0), np.zeros((0, 0)))
         slopes = vectors.T @ point.gradient
         sizes = np.abs(values)
         floor = 1e-14 * max(1.0, float(sizes.max(initial=0.0)))
         decrement = float(slopes @ (slopes / np.maximum(sizes, floor)))
         curvature = float(values[0]) if len(theta) else np.inf
+        if curvature < 0 and correction.any():  # made too far away
+            mended, correction = decrement, np.zeros_like(correction)
+            continue
+        if max(until, SLOW * best_decrement) < decrement < min(NEAR, SLOW * mended):
+            mended, best_decrement = decrement, np.inf
+            correction = difference_hessian(evaluate, theta, point) - point.hessian
+            evaluations += len(theta)
+            continue
         settled = decrement < until or (decrement < CERTIFIED and decrement > 0.25 * best_decrement)
         if not settled and decrement < CERTIFIED and curvature > 0:
             settled = float(np.abs(vectors @ (slopes / values)).max()) < NEGLIGIBLE
@@ -102,6 +115,17 @@ def minimise(
             radius = min(3 * radius, LARGEST_RADIUS)
         if ratio > 1e-4:
             theta, point = theta + step, trial
+
+
+def difference_hessian(evaluate: Callable[[Array], P], theta: Array, point: P) -> Array:
+    """(k, k) forward differences of the exact gradient; the Hessian of `point` where they are not finite."""
+    steps = DIFFERENCE * np.maximum(1.0, np.abs(theta))
+    columns = [
+        (evaluate(theta + step * unit).gradient - point.gradient) / step
+        for step, unit in zip(steps, np.eye(len(steps)), strict=True)
+    ]
+    out = np.array(columns).reshape(len(steps), len(steps))
+    return np.where(np.isfinite(out), 0.5 * (out + out.T), point.hessian)
 
 
 def _step(values: Array, vectors: Array, slopes: Array, radius: float) -> tuple[Array, float]:
