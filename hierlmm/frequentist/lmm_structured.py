@@ -50,8 +50,9 @@ class Uncertainty:
 def uncertainty(fit: LMMFit) -> Uncertainty | None:
     """Inverse average information at the optimum; None where the likelihood is unbounded.
 
-    What lies at the bound of its space is held there: blocks of less than full rank, and elements of phi on which
-    nothing depends any more.
+    What lies at the bound of its space is held there: the covariance matrix of an unstructured block of less than
+    full rank, the eigenvalue of a compound symmetric one that is zero, and elements of phi on which nothing depends
+    any more.
     """
     if fit.at is None:
         return None
@@ -64,28 +65,35 @@ def uncertainty(fit: LMMFit) -> Uncertainty | None:
     free = np.ones(k + 1, dtype=bool)
     free[:k] = np.diagonal(at.quadratic) > 0
     free[len(parameters) : k] &= np.diagonal(A)[len(parameters) : k] > INFORMED
-    free[_held(fit, parameters)] = False
+    held = _held(fit, parameters)
+    free[held] = False
     free[k] = not cp.known_sigma2
-    part = 0.5 * A[np.ix_(free, free)]
+    T = np.eye(k + 1)
+    # of a block that is held G = sigma² Lambda Lambda' is, so that Lambda falls as sigma rises
+    T[held, k] = -0.5 * parameters.theta(at.factors)[held]
+    T = T[:, free]
+    part = 0.5 * T.T @ A @ T
     scale = np.sqrt(np.diagonal(part))
-    covariance = np.zeros_like(A)
-    if len(part):
-        inverse = np.linalg.pinv(part / np.outer(scale, scale), hermitian=True)
-        covariance[np.ix_(free, free)] = inverse / np.outer(scale, scale)
-    return Uncertainty(parameters, covariance)
+    inverse = np.linalg.pinv(part / np.outer(scale, scale), hermitian=True) / np.outer(scale, scale)
+    return Uncertainty(parameters, T @ inverse @ T.T)
 
 
 def _held(fit: LMMFit, parameters: Parameters) -> list[int]:
-    """Elements of theta that belong to a block of less than full rank."""
+    """Elements of theta that belong to an unstructured block of less than full rank."""
     assert fit.at is not None
     held, start = list[int](), 0
     for E, Lambda, blocks in zip(parameters.basis, fit.at.factors, fit.equations.blocks, strict=True):
         for block in blocks:
-            inner = np.ix_(block, block)
-            if np.linalg.matrix_rank(Lambda[inner]) < len(block):
-                held += [start + k for k, matrix in enumerate(E) if matrix[inner].any()]
+            own = [start + k for k, matrix in enumerate(E) if matrix[np.ix_(block, block)].any()]
+            if parameters.general[own[0]] and _is_singular(Lambda, block):
+                held += own
         start += len(E)
     return held
+
+
+def _is_singular(Lambda: Array, block: tuple[int, ...]) -> bool:
+    """Whether a block of a covariance matrix has less than full rank."""
+    return bool(np.linalg.matrix_rank(Lambda[np.ix_(block, block)]) < len(block))
 
 
 def structured_rows(fit: LMMFit) -> Iterator[Row]:
@@ -94,16 +102,22 @@ def structured_rows(fit: LMMFit) -> Iterator[Row]:
     for f, (factor, G) in enumerate(zip(fit.design.factors, fit.G, strict=True)):
         slopes = _covariance_slopes(fit, found, f)
         corr = correlation(G)
-        for block in factor.blocks:
+        for block, structure in zip(factor.blocks, factor.structures, strict=True):
+            singular = fit.at is not None and _is_singular(fit.at.factors[fit.equations.order.index(f)], block)
+            # at a bound a variance may still be free, a correlation or any part of an unstructured block is not
+            of_variance = None if singular and structure == "general" else found
+            of_correlation = None if singular else found
             for a in block:
-                yield from variance_rows(factor.name, factor.coefficients[a], G[a, a], _se(found, slopes[:, a, a]) ** 2)
+                variance = _se(of_variance, slopes[:, a, a]) ** 2
+                yield from variance_rows(factor.name, factor.coefficients[a], G[a, a], variance)
             for c in range(len(block)):
                 for r in block[c + 1 :]:
                     b = block[c]
                     names = factor.coefficients[r], factor.coefficients[b]
-                    yield covariance_row(factor.name, names, G[r, b], _se(found, slopes[:, r, b]))
+                    yield covariance_row(factor.name, names, G[r, b], _se(of_variance, slopes[:, r, b]))
                     rho = float(corr[r, b])
-                    yield correlation_row(factor.name, names, rho, _se(found, _correlation_slope(G, slopes, r, b, rho)))
+                    gradient = _correlation_slope(G, slopes, r, b, rho)
+                    yield correlation_row(factor.name, names, rho, _se(of_correlation, gradient))
     yield from residual_rows(fit, found)
 
 

@@ -131,10 +131,12 @@ def variance_frame(fit: LMMFit) -> pd.DataFrame:
     """group, term, term2, quantity, estimate, se, lower, upper.
 
     Standard errors are asymptotic, from the expected information (the average information for very large crossed
-    designs and for covariance structures); intervals are 95 % by the delta method on log scale for variances and sds,
-    atanh for correlations. Where a component lies on the boundary neither exists and both are missing; `outcome` says
-    so. A residual structure adds, for group Residual, a variance for each occasion or stratum (term), its correlations
-    (term and term2 two occasions, or term "lag 1"), range and nugget.
+    designs and for covariance structures: it lies between the expected and the observed one, on which nlme's intervals
+    rest, and all three agree where the structure fits and the data say much of its parameters). Intervals are 95 % by
+    the delta method on log scale for variances and sds, atanh for correlations. Where a component lies on the boundary
+    neither exists and both are missing; `outcome` says so. A residual structure adds, for group Residual, a variance
+    for each occasion or stratum (term), its correlations (term and term2 two occasions, or term "lag 1"), range and
+    nugget.
     """
     rows = list(_component_rows(fit, parameter_covariance(fit)) if is_plain(fit) else structured_rows(fit))
     frame = pd.DataFrame(rows, columns=["group", "term", "term2", "quantity", "estimate", "se", "lower", "upper"])
