@@ -37,8 +37,9 @@ def labelled(frame: pd.DataFrame, table: str, column: str) -> dict[str, tuple[fl
     """Value and Monte Carlo error by label, of a frame or, in `variance_components`, of the rows of a quantity."""
     if table == "variance_components":
         frame = frame[frame["quantity"] == column]
-        if column in ("covariance", "correlation"):  # of two terms, in either order
-            frame = pd.concat([frame, frame.rename(columns={"term": "term2", "term2": "term"})])
+        if column in ("covariance", "correlation"):  # of two terms, in either order; one of a residual may have none
+            pairs = frame[frame["term2"].map(_text) != ""]
+            frame = pd.concat([frame, pairs.rename(columns={"term": "term2", "term2": "term"})])
         column = "estimate"
     parts = [[_text(value) for value in frame[name]] for name in PATHS[table]]
     keys = ["/".join(word for word in words if word) for words in zip(*parts, strict=True)]
