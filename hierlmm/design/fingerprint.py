@@ -43,7 +43,7 @@ def fingerprint(
     predictors = dict.fromkeys((*read.fixed, *read.random, *read.groups, *read.offset, *residual))
     variances = dict.fromkeys((*read.sampling_variance, *known, *read.weights))
     return Fingerprint(
-        spec=_of_spec(spec, spec.random if random is None else random),
+        spec=of_spec(spec, spec.random if random is None else random),
         rows=_short([str(len(index)).encode(), *_labels(index)]),
         response=_short(part for name in read.response for part in _column(columns[name])),
         predictors=_short([*(part for name in predictors for part in _column(columns[name])), *_texts(names)]),
@@ -59,7 +59,7 @@ def new_response(spec: ModelSpec, y: Vector) -> str:
 
 
 @lru_cache(maxsize=256)
-def _of_spec(spec: ModelSpec, random: tuple[RandomTerm, ...]) -> str:
+def of_spec(spec: ModelSpec, random: tuple[RandomTerm, ...]) -> str:
     """The hash of a spec; parts that a spec could not have at first are left out where it has none, so that files
     written then keep theirs."""
     terms = () if spec.is_area_level else random

@@ -270,6 +270,9 @@ def _sorted(a: pd.Index, b: pd.Index) -> pd.Index:
         both: pd.Index = a.union(b)
         return both if both.is_monotonic_increasing else both.sort_values()
     every = dict.fromkeys((*a.tolist(), *b.tolist()))
+    if all(isinstance(label, str) for label in every):
+        texts: pd.Index = pd.Index(sorted(every), dtype=object)
+        return texts
     in_order = sorted(every, key=lambda label: (not isinstance(label, int | float), str(label)))
     found: pd.Index = pd.Index(in_order, dtype=object)
     return found

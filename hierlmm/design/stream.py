@@ -27,6 +27,8 @@ def is_stream(data: object) -> bool:
     """
     if isinstance(data, pd.DataFrame):
         return False
+    if isinstance(data, pd.DataFrame):
+        return False
     if isinstance(data, str | Path | Iterator | list | tuple | Moments):
         return True
     return hasattr(data, "__arrow_c_stream__") and not hasattr(data, "__arrow_c_array__") and not _is_table(data)
@@ -49,13 +51,24 @@ def build_streamed(spec: ModelSpec, source: object) -> LMMDesign:
                 "again: moments(spec, data)."
             )
         return design_of(spec, source)
-    total: Moments | None = None
+    return design_of(spec, _total(spec, _pieces(_batches(source, spec.columns().all))))
+
+
+def _total(spec: ModelSpec, tables: Iterator[object]) -> Moments:
+    """The moments of all tables, added in order, like sizes first: many groups are then united few times."""
+    sums = [(0, moments(spec, _empty(spec)))]
     start = 0
-    for batch in _pieces(_batches(source, spec.columns().all)):
-        part = moments(spec, batch, start)
+    for table in tables:
+        part = moments(spec, table, start)
         start += part.rows
-        total = part if total is None else total + part
-    return design_of(spec, moments(spec, _empty(spec)) if total is None else total)
+        count = 1
+        while sums[-1][0] == count:
+            part, count = sums.pop()[1] + part, 2 * count
+        sums.append((count, part))
+    total = sums.pop()[1]
+    while sums:
+        total = sums.pop()[1] + total
+    return total
 
 
 def _empty(spec: ModelSpec) -> pd.DataFrame:

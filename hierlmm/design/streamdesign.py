@@ -14,10 +14,11 @@ from hierlmm.design.coding import Coding
 from hierlmm.design.column import NO_LABELS, Column
 from hierlmm.design.encoder import Encoder, learn
 from hierlmm.design.expanded import codings
+from hierlmm.design.fingerprint import of_spec
 from hierlmm.design.grouping import Keys, keys_of
 from hierlmm.design.moments import Group, Moments
 from hierlmm.design.momentsum import base_places
-from hierlmm.design.random import covariance_blocks, terms_by_group
+from hierlmm.design.random import covariance_blocks, spelled_out, terms_by_group
 from hierlmm.design.residual import ResidualRows
 from hierlmm.design.streamchecks import check_effects, check_sums, independent_sums, stream_notes
 from hierlmm.design.types import Codes, Dropped, Fingerprint, GroupingFactor, LMMDesign, Streamed
@@ -25,6 +26,7 @@ from hierlmm.errors import DesignError, listed
 from hierlmm.spec.formula import term_columns
 from hierlmm.spec.model import ModelSpec
 from hierlmm.spec.residual import KnownVariances
+from hierlmm.spec.terms import RandomTerm
 
 Array = NDArray[np.float64]
 Places = NDArray[np.intp]
@@ -73,6 +75,7 @@ def design_of(spec: ModelSpec, moments: Moments) -> LMMDesign:
     coding = Coding(
         fixed, keep, _like_rows(total, places, shift, base), learn(spec.offset, columns, n)[1], encoders, keys
     )  # fmt: skip
+    coefficients = (name for one in effects for name in one.coefficients)
     return LMMDesign(
         spec=spec,
         table=pd.DataFrame(),
@@ -87,7 +90,7 @@ def design_of(spec: ModelSpec, moments: Moments) -> LMMDesign:
         dropped=_dropped(moments),
         notes=stream_notes(spec, effects, moments, places[keep]),
         fingerprint=_fingerprint(
-            spec, moments, total, shift, base, (*names[keep], *(c for e in effects for c in e.coefficients))
+            spec, spelled_out(spec, encoders), moments, model, total, (*names[keep], *coefficients)
         ),
         coding=coding,
         residual=_strata(moments.strata),
@@ -223,25 +226,30 @@ def _strata(strata: Group | None) -> ResidualRows | None:
 
 
 def _fingerprint(
-    spec: ModelSpec, moments: Moments, total: Array, shift: Array, base: Codes, names: tuple[str, ...]
+    spec: ModelSpec,
+    random: tuple[RandomTerm, ...],
+    moments: Moments,
+    model: Model,
+    total: Array,
+    names: tuple[str, ...],
 ) -> Fingerprint:
     """Of the sums to six digits: the order of the parts does not matter."""
 
     def of(*parts: object) -> str:
         return sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
-    plain = base[1:] == 0
-    A = raw_columns(1 + np.arange(len(plain)), shift, base)
+    plain = model.base[1:] == 0
+    A = raw_columns(1 + np.arange(len(plain)), model.shift, model.base)
     A[0, plain] = 0.0  # the mean about the shift has digits that the mean has not
     mean = total[0] @ A / total[0, 0]
     spread = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", A, total, A) / total[0, 0] - mean**2, 0.0))
-    mean = mean + np.where(plain, shift[1:], 0.0)
+    mean = mean + np.where(plain, model.shift[1:], 0.0)
     shown = {
         name: f"{sd:.6g} {about if abs(about) > 1e-6 * sd else 0.0:.6g}"
         for name, about, sd in zip(moments.columns, mean, spread, strict=True)
     }
     return Fingerprint(
-        spec=moments.spec,
+        spec=of_spec(spec, random),
         rows=of(moments.used),
         response=of(shown[""]),
         predictors=of(*names, *(f"{name} {text}" for name, text in sorted(shown.items()) if name)),

@@ -22,7 +22,7 @@ from hierlmm.design.response import response_values
 from hierlmm.design.source import complete, read
 from hierlmm.design.types import Dropped
 from hierlmm.design.weights import RowWeights, row_weights, without_zero_weights
-from hierlmm.errors import SHOWN, DesignError
+from hierlmm.errors import SHOWN, DesignError, SpecError
 from hierlmm.spec.model import ModelSpec
 from hierlmm.spec.residual import Correlated, Stratified, joined_columns
 
@@ -57,6 +57,11 @@ def moments(spec: ModelSpec, data: object, start: int = 0) -> Moments:
 
 def check_summable(spec: ModelSpec) -> None:
     """Raise DesignError where a model needs more of its rows than sums."""
+    if not isinstance(spec, ModelSpec):
+        raise SpecError(
+            f"The model is a spec, as hl.lmm(...) makes it; found {type(spec).__qualname__}. The spec comes first, the "
+            "data second."
+        )
     if spec.is_area_level:
         raise DesignError(
             "An area-level model has one row an area, and is fitted from a table; found a stream of rows or their "
