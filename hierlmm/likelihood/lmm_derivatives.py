@@ -260,7 +260,7 @@ def _inverse_transpose(Lambda: Array) -> Array | None:
         inverse = np.asarray(np.linalg.solve(Lambda.T, np.eye(len(Lambda))), dtype=np.float64)
     except np.linalg.LinAlgError:
         return None
-    return inverse if np.abs(inverse).max() * np.abs(Lambda).max() < 1 / GRADED else None
+    return inverse if np.abs(inverse).max() < 1 / GRADED / np.abs(Lambda).max() else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
