@@ -174,11 +174,12 @@ def _diagonal(
 ) -> tuple[list[str], Matrix, Matrix]:
     """Independent residuals of one variance, or of one for each stratum."""
     names = ["the residual variance"]
-    stratum = np.zeros(len(v), dtype=np.intp)
-    if rows is not None:
-        names = [f"the residual variance of {label}" for label in rows.occasions]
-        stratum = rows.occasion
     counted = v if count is None else v * count
+    if rows is None:
+        both = [2 * float((counted * z[:, a]) @ z[:, b]) for z, own in zip(Z, pairs, strict=True) for a, b in own]
+        return names, np.array([[float(counted @ v)]]), np.array([both])
+    names = [f"the residual variance of {label}" for label in rows.occasions]
+    stratum = rows.occasion
     sums = np.array(
         [
             np.bincount(stratum, 2 * counted * z[:, a] * z[:, b], len(names))

@@ -214,7 +214,7 @@ def _pairs(a: Moments, b: Moments, unions: list[Union]) -> list[tuple[Cells, tup
             old = len(one.groups[g].combined)
             pair = one.pairs[position]
             cells.append(first[pair // old] * H + second[pair % old])
-        every = np.union1d(*cells)
+        every = _merged(cells[0], cells[1])
         found.append((every, (np.searchsorted(every, cells[0]), np.searchsorted(every, cells[1]))))
     return found
 
@@ -223,8 +223,15 @@ def _union(a: Group, b: Group) -> Union:
     """The levels of both groups. Raises DesignError where labels change kind or are the same in two spellings."""
     labels = tuple(united(name, x, y) for name, x, y in zip(a.columns, a.labels, b.labels, strict=True))
     first, second = _recoded(a, labels), _recoded(b, labels)
-    every = first if np.array_equal(first, second) else np.union1d(first, second)
+    same = np.array_equal(first, second) and (np.diff(first) > 0).all()
+    every = first if same else _merged(first, second)
     return Union(Group(a.columns, labels, every, a.Z), np.searchsorted(every, first), np.searchsorted(every, second))
+
+
+def _merged(first: Cells, second: Cells) -> Cells:
+    """Both ascending sets as one: a stable sort of two runs is a merge, where np.union1d would hash them."""
+    both = np.sort(np.concatenate([first, second]), kind="stable")
+    return np.asarray(both[np.append(True, both[1:] != both[:-1])])
 
 
 def _recoded(group: Group, labels: tuple[Labels, ...]) -> Cells:

@@ -192,6 +192,38 @@ def test_a_batch_without_a_complete_row_counts() -> None:
     assert hl.fit(MODELS["slopes"], batches(data, 100)).objective == pytest.approx(expected.objective, rel=1e-10)
 
 
+def test_declared_orders_are_kept_where_all_parts_agree_and_sorted_where_they_do_not() -> None:
+    """Groups and predictors; the same fit either way, but for the reference level."""
+    data = table().dropna().replace({"f": {"z": "a"}})
+    spec = hl.lmm("y ~ f + z + (z | h)")
+    declared = [part.astype({"h": pd.CategoricalDtype(["w", "u", "v"])}) for part in batches(data, 900)]
+    kept = hl.fit(spec, declared)
+    mixed = hl.fit(
+        spec,
+        [
+            part.astype(
+                {"f": pd.CategoricalDtype(order), "h": pd.CategoricalDtype(["v", "w", "u"][:: 1 - 2 * (i % 2)])}
+            )
+            for i, (part, order) in enumerate(
+                zip(
+                    batches(data, 900),
+                    (["c", "b", "a"], ["a", "c", "b"], ["b", "a", "c"], ["c", "a", "b"]),
+                    strict=True,
+                )
+            )
+        ],
+    )
+    plain = hl.fit(spec, data)
+
+    assert kept.design.factors[0].levels.tolist() == ["w", "u", "v"]
+    assert mixed.design.factors[0].levels.tolist() == ["u", "v", "w"]
+    assert mixed.design.levels["f"] == ("a", "b", "c")
+    for fit, order in ((kept, [2, 0, 1]), (mixed, [0, 1, 2])):
+        assert fit.objective == pytest.approx(plain.objective, rel=1e-10)
+        assert largest(fit.beta, plain.beta) < 1e-7
+        assert largest(fit.b[0], plain.b[0][order]) < 1e-6
+
+
 def test_what_needs_rows_is_refused() -> None:
     """Residuals, fitted values, refits; predictions for new rows and a saved file work."""
     data = table()
