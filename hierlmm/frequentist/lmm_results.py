@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.design import NewLevels
 from hierlmm.design.crossproducts import CrossProducts
+from hierlmm.design.streamchecks import require_rows
 from hierlmm.design.types import Fingerprint, LMMDesign
 from hierlmm.likelihood.blup import Joint
 from hierlmm.likelihood.lmm_derivatives import Derivatives, Method
@@ -216,6 +217,7 @@ class LMMFit:
     @property
     def marginal_fitted(self) -> pd.Series:
         """Xβ + offset, labelled by row."""
+        require_rows(self.design, "Fitted values and residuals")
         return pd.Series(self.design.X @ self.beta + self.design.offset, self.design.index, name="marginal_fitted")
 
     @property
