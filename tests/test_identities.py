@@ -88,7 +88,7 @@ def test_units_and_origin_of_the_response(data, formula, method, shift, scale):
 )
 @checked(30)
 def test_units_and_origin_of_a_predictor(data, formula, method, shift, scale):
-    """x -> c (x + a) where every coefficient of x has its intercept: effects and their covariance by the inverse map."""
+    """x -> c (x + a) where every coefficient of x has its intercept: effects and covariances by the inverse map."""
     one = hl.fit(hl.lmm(formula), data, method)
     other = hl.fit(one.spec, data.assign(x=scale * (data["x"] + shift)), method)
     p = len(one.beta)
