@@ -248,7 +248,7 @@ def test_24_new_group_is_a_draw_from_the_population():
     frame, theirs = (result.predict(new, new_levels="population") for result in (fit, posterior))
 
     for result in (fit, posterior):
-        with pytest.raises(hl.DesignError, match='g has new in rows 0.*new_levels="population"'):
+        with pytest.raises(hl.DesignError, match=r'g has new in rows 0.*new_levels="population"'):
             result.predict(new)
     assert_allclose(frame.loc[0, "estimate"], at @ fit.beta, rtol=1e-12)
     assert_allclose(frame.loc[0, "se"] ** 2, fit.G[0].item() + at @ fit.vcov_beta @ at, rtol=1e-12)

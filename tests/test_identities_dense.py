@@ -16,7 +16,8 @@ from numpy.testing import assert_allclose
 import hierlmm as hl
 from hierlmm.frequentist.lmm_variances import parameter_covariance
 from hierlmm.likelihood.information import information
-from hierlmm.likelihood.lmm_derivatives import Parameters, derivatives
+from hierlmm.likelihood.lmm_derivatives import derivatives
+from hierlmm.likelihood.parameters import Parameters
 
 STEP = 1e-30
 
@@ -48,7 +49,9 @@ def partially_crossed() -> pd.DataFrame:
 
 DEEP = {
     "boards / schools / students": ("y ~ x + (1 | board/school/student)", three_levels),
-    "slopes at two of three levels": ("y ~ x + (x | board) + (x || board:school) + (1 | board:school:student)", three_levels),
+    "slopes at two of three levels": (
+        "y ~ x + (x | board) + (x || board:school) + (1 | board:school:student)", three_levels,
+    ),
     "partially crossed": ("y ~ x + (1 | pupil) + (1 | school)", partially_crossed),
     "partially crossed slopes": ("y ~ x + (x | pupil) + (0 + x | school)", partially_crossed),
 }  # fmt: skip

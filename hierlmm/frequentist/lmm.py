@@ -15,8 +15,9 @@ from hierlmm.frequentist.lmm_model import model_of, structure_of
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
 from hierlmm.likelihood.lmm import CrossProducts as Products
 from hierlmm.likelihood.lmm import solve_fixed
-from hierlmm.likelihood.lmm_derivatives import Method, Parameters, solve
+from hierlmm.likelihood.lmm_derivatives import Method, solve
 from hierlmm.likelihood.optimum import Certificate, Optimum, Surface, optimise
+from hierlmm.likelihood.parameters import Parameters
 from hierlmm.likelihood.structured import ResidualModel
 
 Array = NDArray[np.float64]

@@ -23,7 +23,8 @@ from hierlmm.frequentist.lmm_variance_rows import (
     positive_row,
     variance_rows,
 )
-from hierlmm.likelihood.lmm_derivatives import Parameters, freedom
+from hierlmm.likelihood.lmm_derivatives import freedom
+from hierlmm.likelihood.parameters import Parameters
 from hierlmm.likelihood.residuals import Natural
 
 if TYPE_CHECKING:

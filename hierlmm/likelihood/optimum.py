@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.likelihood.lmm import CrossProducts
-from hierlmm.likelihood.lmm_derivatives import Derivatives, Method, Parameters, derivatives
+from hierlmm.likelihood.lmm_derivatives import Derivatives, Method, derivatives
 from hierlmm.likelihood.moment_start import moment_factors
+from hierlmm.likelihood.parameters import Parameters
 from hierlmm.likelihood.structured import ResidualModel, structured_derivatives
 from hierlmm.likelihood.triangular import cholesky_lower
 from hierlmm.likelihood.trust_region import Minimum, difference_hessian, minimise
@@ -65,7 +66,7 @@ class Certificate:
     @property
     def scaled_gradient(self) -> float:
         """Length of the gradient where the Hessian is the identity, L⁻¹g with H = LL': lme4's scaled gradient."""
-        return self.decrement**0.5
+        return float(np.sqrt(self.decrement))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.likelihood.lmm import CrossProducts
-from hierlmm.likelihood.lmm_derivatives import Parameters
+from hierlmm.likelihood.parameters import Parameters
 
 Array = NDArray[np.float64]
 

@@ -28,13 +28,13 @@ from hierlmm.likelihood.lmm import CrossProducts, Eliminated, apply_rest, turn_c
 from hierlmm.likelihood.lmm_derivatives import (
     Derivatives,
     Method,
-    Parameters,
     average_information,
     derivatives,
     directions,
     theta_curvature,
     weight,
 )
+from hierlmm.likelihood.parameters import Parameters
 from hierlmm.likelihood.triangular import dense_lower
 
 Array = NDArray[np.float64]

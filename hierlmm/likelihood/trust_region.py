@@ -71,13 +71,15 @@ def minimise(
     """Minimise a smooth function of a few unbounded parameters from `start`, to a decrement of `until`.
 
     `evaluate` returns value, gradient and Hessian (an approximation serves); a point whose value is not finite is
-    stepped back from. Moré & Sorensen (1983), SIAM J. Sci. Stat. Comput. 4:553-572, by eigenvalues.
+    stepped back from, as one whose derivatives are not. Moré & Sorensen (1983), SIAM J. Sci. Stat. Comput. 4:553-572, by eigenvalues.
     """
     theta, point = start, evaluate(start)
     radius, evaluations = FIRST_RADIUS, 1
     best_decrement, last = np.inf, False
     mended, correction = np.inf, np.zeros_like(point.hessian)
     while True:
+        if not _finite(point):  # the start itself, or nothing around it
+            return Minimum(theta, point, np.inf, -np.inf, evaluations)
         values, vectors = np.linalg.eigh(point.hessian + correction) if len(theta) else (np.zeros(0), np.zeros((0, 0)))
         slopes = vectors.T @ point.gradient
         sizes = np.abs(values)
@@ -107,7 +109,7 @@ def minimise(
         evaluations += 1
         # Near the optimum the gain is below the rounding of the criterion, and the gradient alone is trusted.
         tiny = gain < 1e-11 * max(1.0, abs(point.value))
-        ratio = 1.0 if tiny and np.isfinite(trial.value) else (point.value - trial.value) / gain
+        ratio = (1.0 if tiny else (point.value - trial.value) / gain) if _finite(trial) else -np.inf
         length = float(step @ step) ** 0.5
         if not ratio > 0.1:
             radius = 0.25 * length
@@ -115,6 +117,10 @@ def minimise(
             radius = min(3 * radius, LARGEST_RADIUS)
         if ratio > 1e-4:
             theta, point = theta + step, trial
+
+
+def _finite(point: Point) -> bool:
+    return bool(np.isfinite(point.value) and np.isfinite(point.gradient).all() and np.isfinite(point.hessian).all())
 
 
 def difference_hessian(evaluate: Callable[[Array], P], theta: Array, point: P) -> Array:

@@ -17,7 +17,7 @@ from hierlmm.frequentist.lmm import restore
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.methods import LMM_METHODS
 from hierlmm.likelihood.area import ml_criterion, reml_criterion
-from hierlmm.likelihood.lmm_derivatives import Parameters
+from hierlmm.likelihood.parameters import Parameters
 
 # Working values of a fit, which are recomputed from the design at the saved theta.
 RECOMPUTED = ("spec", "equations", "at", "joint")

@@ -50,7 +50,7 @@ def test_mixed_models_predict_known_and_new_levels_from_a_table():
     assert frame.estimate[1] == pytest.approx(result.fixed.estimate[0], rel=1e-9)
     assert list(frame.new_levels) == ["", "Batch"]
     pd.testing.assert_frame_equal(result.predict(), result.predict(LMM_DATA))
-    with pytest.raises(hl.DesignError, match='Batch has Z in rows 1.*new_levels="population"'):
+    with pytest.raises(hl.DesignError, match=r'Batch has Z in rows 1.*new_levels="population"'):
         result.predict(pd.DataFrame({"Batch": ["A", "Z"]}))
 
 

@@ -12,9 +12,10 @@ from hierlmm.likelihood.blup import covariances, draw, means, sum_variance
 from hierlmm.likelihood.information import _average, information, whole_projection
 from hierlmm.likelihood.kackar import estimation_error
 from hierlmm.likelihood.lmm import ml_criterion, reml_criterion
-from hierlmm.likelihood.lmm_derivatives import Parameters, derivatives
+from hierlmm.likelihood.lmm_derivatives import derivatives
 from hierlmm.likelihood.marginal import NormalPrior, marginal, relative_factor, restricted_loglik
 from hierlmm.likelihood.optimum import optimise
+from hierlmm.likelihood.parameters import Parameters
 
 CASES = list(cases())
 
