@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.accumulate import Part
-from hierlmm.design.column import Kind
-from hierlmm.design.labels import check_distinct, check_same_kind
 from hierlmm.design.moments import Group, Labels, LeftOut, Moments
 from hierlmm.design.types import Codes
+from hierlmm.design.unitedlabels import united
 from hierlmm.errors import SHOWN, DesignError
 
 Array = NDArray[np.float64]
@@ -244,45 +242,6 @@ def _recoded(group: Group, labels: tuple[Labels, ...]) -> Cells:
         cells += new.index.get_indexer(old.index)[rest % len(old.index)] * scale
         rest, scale = rest // len(old.index), scale * len(new.index)
     return cells
-
-
-def united(name: str, a: Labels, b: Labels) -> Labels:
-    """The labels of both, sorted unless both declare the same order."""
-    if a is b or a.kind == b.kind and a.index.equals(b.index):
-        if a.index.dtype == b.index.dtype and (b.seen <= a.seen).all():
-            return a
-        return Labels(a.kind, a.index, a.seen | b.seen)
-    check_same_kind(name, a.used(), b.used())
-    if b.kind == a.kind != "categories" and (places := a.index.get_indexer(b.index)).min(initial=0) >= 0:
-        seen = a.seen.copy()
-        seen[places[b.seen]] = True
-        return a if (seen == a.seen).all() else Labels(a.kind, a.index, seen)
-    index = _sorted(a.index, b.index)
-    check_distinct(name, index)
-    seen = np.zeros(len(index), dtype=bool)
-    for one in (a, b):
-        seen[index.get_indexer(one.used())] = True
-    return Labels(_kind(index), index, seen)
-
-
-def _kind(index: pd.Index) -> Kind:
-    if isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
-        return "dates"
-    return "number" if pd.api.types.is_numeric_dtype(index.dtype) else "text"
-
-
-def _sorted(a: pd.Index, b: pd.Index) -> pd.Index:
-    """Labels of both, sorted: text by its characters, whatever else by value."""
-    if a.dtype != object and b.dtype != object:
-        both: pd.Index = a.union(b)
-        return both if both.is_monotonic_increasing else both.sort_values()
-    every = dict.fromkeys((*a.tolist(), *b.tolist()))
-    if all(isinstance(label, str) for label in every):
-        texts: pd.Index = pd.Index(sorted(every), dtype=object)
-        return texts
-    in_order = sorted(every, key=lambda label: (not isinstance(label, int | float), str(label)))
-    found: pd.Index = pd.Index(in_order, dtype=object)
-    return found
 
 
 def _predictors(a: Mapping[str, Labels], b: Mapping[str, Labels]) -> dict[str, Labels]:

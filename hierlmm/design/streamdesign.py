@@ -30,6 +30,7 @@ from hierlmm.spec.terms import RandomTerm
 
 Array = NDArray[np.float64]
 Places = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 
 # Place of a column that no row has: zero throughout.
 NOWHERE = -1
@@ -49,14 +50,7 @@ def design_of(spec: ModelSpec, moments: Moments) -> LMMDesign:
     shift = np.append(0.0, moments.shift)
     where = {name: position for position, name in enumerate(moments.columns)}
     base = np.append(0, base_places(moments.bases, where))
-    present = places != NOWHERE
-    keep = np.zeros(len(places), dtype=bool)
-    keep[present] = independent_sums(total, places[present], shift, base)
-    if spec.fixed and not keep.any():
-        raise DesignError(
-            "The fixed part must have a column that is not zero in all rows; "
-            f"{listed(fixed.names or spec.fixed)} is. Add the intercept or another predictor."
-        )
+    keep = _kept(spec, fixed, total, places, shift, base)
     effects, encoders = _effects(spec, columns, n, moments)
     model = Model(
         shift=shift,
@@ -102,6 +96,19 @@ def design_of(spec: ModelSpec, moments: Moments) -> LMMDesign:
             whole.n / float(total[0, 0]),
         ),
     )
+
+
+def _kept(spec: ModelSpec, fixed: Encoder, total: Array, places: Places, shift: Array, base: Codes) -> Mask:
+    """(p,) which columns of the fixed part are in X. Raises DesignError where none is."""
+    present = places != NOWHERE
+    keep = np.zeros(len(places), dtype=bool)
+    keep[present] = independent_sums(total, places[present], shift, base)
+    if spec.fixed and not keep.any():
+        raise DesignError(
+            "The fixed part must have a column that is not zero in all rows; "
+            f"{listed(fixed.names or spec.fixed)} is. Add the intercept or another predictor."
+        )
+    return keep
 
 
 def _one_row_a_label(spec: ModelSpec, moments: Moments) -> dict[str, Column]:
