@@ -70,8 +70,8 @@ def minimise(
 ) -> Minimum[P]:
     """Minimise a smooth function of a few unbounded parameters from `start`, to a decrement of `until`.
 
-    `evaluate` returns value, gradient and Hessian (an approximation serves); a point whose value is not finite is
-    stepped back from, as one whose derivatives are not. Moré & Sorensen (1983), SIAM J. Sci. Stat. Comput. 4:553-572, by eigenvalues.
+    `evaluate` returns value, gradient and Hessian (an approximation serves); a point where these are not finite is
+    stepped back from. Moré & Sorensen (1983), SIAM J. Sci. Stat. Comput. 4:553-572, by eigenvalues.
     """
     theta, point = start, evaluate(start)
     radius, evaluations = FIRST_RADIUS, 1
