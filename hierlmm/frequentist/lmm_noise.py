@@ -50,7 +50,7 @@ def covariance_among(fit: LMMFit, rows: Codes) -> Array:
     out = np.zeros((len(rows), len(rows)))
     position = np.empty(len(fit.design.y), dtype=np.intp)
     position[rows] = np.arange(len(rows))
-    for group, R in _groups(fit, rows):
+    for group, R in residual_blocks(fit, rows):
         at = position[group]
         out[at[:, :, None], at[:, None, :]] = R
     return out
@@ -68,7 +68,7 @@ def noise(fit: LMMFit, draws: int, rng: np.random.Generator) -> Array:
     if fit.design.residual is None:
         return np.asarray(_sds(fit)[:, None] * z)
     out = np.empty_like(z)
-    for group, R in _groups(fit, np.arange(len(z))):
+    for group, R in residual_blocks(fit, np.arange(len(z))):
         out[group] = _root(R) @ z[group]
     return out
 
@@ -79,7 +79,7 @@ def _root(R: Array) -> Array:
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ np.swapaxes(vectors, 1, 2))
 
 
-def _groups(fit: LMMFit, chosen: Codes) -> Iterator[tuple[Codes, Array]]:
+def residual_blocks(fit: LMMFit, chosen: Codes) -> Iterator[tuple[Codes, Array]]:
     """Of the chosen rows, those (U, k) of U groups of one size, and the covariance matrices (U, k, k) of their
     residuals, size by size."""
     rows, structure, sd = fit.design.residual, _structure(fit), _sds(fit)
