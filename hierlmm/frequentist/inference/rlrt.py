@@ -1,0 +1,150 @@
+"""Exact finite-sample likelihood-ratio tests of one variance component.
+
+With the pieces w_s and R of `components_space` the log likelihood ratio against gamma = gamma_0 is the supremum over
+gamma of a function of one variable,
+
+    f(gamma) = - N log(sum of w_s² / (1 + gamma mu_s) + R) - sum of log(1 + gamma l_s)
+
+with N = n - rank X and l = mu (restricted), or N = n and l = xi (ML), less f(gamma_0). Under gamma_0 = 0 write
+S = sum w_s² and b_s = w_s² / S. For each gamma, 2 log LR(gamma) >= q exactly where S / R reaches
+
+    (c - 1) / (1 - c h),    c = exp((q + sum of log(1 + gamma l_s)) / N),    h = sum of b_s / (1 + gamma mu_s),
+
+so that the supremum reaches q where S / R exceeds the minimum of this over gamma. S / R is independent of the
+direction b, and the p-value is the mean over directions of the tail of an F distribution: one F probability where all
+mu are equal, a Gauss-Jacobi sum where they take two or three values, and otherwise an average over simulated
+directions whose error is small relative to p itself, however small p is.
+
+Source: Crainiceanu & Ruppert (2004), JRSS B 66:165-185, Theorem 1 and equations 6 to 9.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.frequentist.inference.components_space import Pieces, distinct
+from hierlmm.frequentist.inference.quadraticforms import lower_tail
+from hierlmm.frequentist.inference.rlrt_search import least_ratio, supremum
+
+Array = NDArray[np.float64]
+Method = Literal["ml", "reml"]
+
+# Distinct eigenvalues up to which p is a sum over a rule in one dimension less, the points a dimension of the rules
+# that are tried in turn, and the share to which two must agree.
+DETERMINISTIC, POINTS, AGREE = 3, (24, 48, 96), 1e-10
+# A statistic this small, relative to N, is rounding: gamma = 0 is the maximum.
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """P(statistic >= observed) and its Monte Carlo standard error; 0 where no simulation was needed."""
+
+    p: float
+    mc_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """Null distribution of the likelihood ratio of one component.
+
+    mu, counts    (m,) distinct eigenvalues of Z1'M Z1 and how often each occurs
+    logs, times   (k,) distinct values l_s of the log determinant and how often each occurs
+    N             factor of the log of the sum of squares
+    df            degrees of freedom of R
+    """
+
+    mu: Array
+    counts: NDArray[np.intp]
+    logs: Array
+    times: NDArray[np.intp]
+    N: int
+    df: int
+
+    @classmethod
+    def of(cls, found: Pieces, method: Method) -> Law:
+        """The law of the restricted ("reml") or of the ordinary ("ml") likelihood ratio."""
+        logs = found.mu if method == "reml" else found.xi[found.xi > 0]
+        N = found.n - found.rank if method == "reml" else found.n
+        return cls(*distinct(found.mu), *distinct(logs), N, found.df)
+
+    @cached_property
+    def mass_at_zero(self) -> float:
+        """Probability that the likelihood decreases from gamma = 0 on, by inversion of the quadratic form.
+
+        A supremum away from a local maximum at zero is the one thing that it leaves out; `tail` at zero has it.
+        """
+        mean = float(self.logs @ self.times) / self.N
+        return lower_tail([*(self.mu - mean), -mean], [*self.counts, self.df])
+
+    def statistic(self, squares: Array, rest: Array, ratio: float = 0.0) -> Array:
+        """(B,) suprema for sums of squares (B, m) by distinct eigenvalue and R (B,), against gamma = `ratio`."""
+        value = supremum(self.mu, self.logs, self.times, self.N, squares, rest)
+        at = self._height(squares, rest, ratio)
+        difference = np.maximum(value, at) - at
+        return np.asarray(np.where(difference <= ROUNDING * self.N, 0.0, difference))
+
+    def observed(self, found: Pieces, ratio: float = 0.0) -> float:
+        """The statistic of the data."""
+        ends = np.cumsum(self.counts)[:-1]
+        sums = np.array([part.sum() for part in np.split(found.squares, ends)])
+        return float(self.statistic(sums[None], np.array([found.rest]), ratio)[0])
+
+    def draws(self, count: int, rng: np.random.Generator, ratio: float = 0.0) -> Array:
+        """(count,) statistics under gamma = `ratio`."""
+        squares = rng.chisquare(self.counts, (count, len(self.counts))) * (1 + ratio * self.mu)
+        return self.statistic(squares, rng.chisquare(self.df, count), ratio)
+
+    def tail(self, statistic: float, draws: int, rng: np.random.Generator) -> Tail:
+        """P(statistic of the null hypothesis gamma = 0 >= `statistic`); exactly 1 at zero."""
+        if statistic <= 0:
+            return Tail(1.0, 0.0)
+        if len(self.mu) <= DETERMINISTIC:
+            return Tail(self._integrated(statistic), 0.0)
+        directions = rng.standard_gamma(self.counts / 2, (draws, len(self.counts)))
+        directions /= directions.sum(axis=1, keepdims=True)
+        found = self._given(directions, statistic)
+        return Tail(float(found.mean()), float(found.std(ddof=1) / np.sqrt(draws)))
+
+    def _height(self, squares: Array, rest: Array, ratio: float) -> Array:
+        total = (squares / (1 + ratio * self.mu)).sum(axis=1) + rest
+        return np.asarray(-self.N * np.log(total) - float(self.times @ np.log1p(ratio * self.logs)))
+
+    def _given(self, directions: Array, statistic: float) -> Array:
+        """Tail probability for each direction (B, m)."""
+        from scipy.special import betainc
+
+        t = least_ratio(self.mu, self.logs, self.times, self.N, directions, statistic)
+        return np.asarray(betainc(self.df / 2, self.counts.sum() / 2, 1 / (1 + t)))
+
+    def _integrated(self, statistic: float) -> float:
+        """The mean over directions by a product rule: b_1 ~ Beta, b_2 / (1 - b_1) ~ Beta, and so on."""
+        if len(self.mu) == 1:
+            return float(self._given(np.ones((1, 1)), statistic)[0])
+        found = np.nan
+        for points in POINTS:
+            nodes, weights = _directions(self.counts, points)
+            before, found = found, float(weights @ self._given(nodes, statistic))
+            if abs(found - before) <= AGREE * found:
+                break
+        return found
+
+
+def _directions(counts: NDArray[np.intp], points: int) -> tuple[Array, Array]:
+    """Nodes (B, m) on the simplex and weights (B,) of the Dirichlet distribution with parameters counts / 2."""
+    from scipy.special import roots_jacobi
+
+    nodes, weights, left = np.zeros((1, 0)), np.ones(1), np.ones(1)
+    for j, count in enumerate(counts[:-1]):
+        a, b = count / 2, counts[j + 1 :].sum() / 2
+        x, v = roots_jacobi(points, b - 1, a - 1)
+        share, v = (1 + x) / 2, v / v.sum()
+        nodes = np.column_stack([np.repeat(nodes, points, axis=0), np.outer(left, share).ravel()])
+        left = np.outer(left, 1 - share).ravel()
+        weights = np.outer(weights, v).ravel()
+    return np.column_stack([nodes, left]), weights
