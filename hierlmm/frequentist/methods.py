@@ -11,30 +11,44 @@ from hierlmm.errors import SpecError
 from hierlmm.frequentist import area, lmm
 from hierlmm.frequentist.area_results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
+from hierlmm.frequentist.moments import fitting
+from hierlmm.frequentist.moments.results import MomentsFit
 from hierlmm.spec.model import ModelSpec
 
 LMM_METHODS: dict[str, Callable[[LMMDesign], LMMFit]] = {"reml": lmm.fit_reml, "ml": lmm.fit_ml}
+MOMENT_METHODS = fitting.METHODS
 AREA_METHODS = area.FITS
 
 
-def fit(spec: ModelSpec, data: object, method: str = "reml") -> LMMFit | AreaFit:
+def fit(spec: ModelSpec, data: object, method: str = "reml") -> LMMFit | AreaFit | MomentsFit:
     """Fit `spec` to `data` by the estimator `method` names.
 
     data  a pandas, polars or pyarrow table; or, for a linear mixed model, rows that pass once and are not kept: the
           path of a Parquet file or folder, an iterator of tables, an Arrow stream, or `Moments`
 
-    Returns LMMFit for a linear mixed model, AreaFit for the Fay-Herriot model. Raises SpecError for an unknown
-    method, DesignError where the data cannot support the model, FitError where the estimate does not exist.
+    method  of a linear mixed model: "reml", "ml", or a method of moments: "anova" (in unbalanced data Henderson's
+            third method), "henderson1", "henderson2", "henderson3" (sums of squares in formula order),
+            "henderson3_partial" (each after all others), "mivque0", "minque" or "minque_iterated"
+
+    Returns LMMFit for a linear mixed model, MomentsFit for a method of moments, AreaFit for the Fay-Herriot model.
+    Raises SpecError for an unknown method, DesignError where the data cannot support the model or the method, FitError
+    where the estimate does not exist.
     """
     if isinstance(spec, ModelSpec):  # before the data are read; `build` refuses anything else
         check_method(spec, method)
         if is_stream(data):
-            return fit_design(build_streamed(spec, data), method)
-    return fit_design(build(spec, data), method)
+            return _fit_design(build_streamed(spec, data), method)
+    return _fit_design(build(spec, data), method)
+
+
+def _fit_design(design: LMMDesign | AreaDesign, method: str) -> LMMFit | AreaFit | MomentsFit:
+    if isinstance(design, LMMDesign) and method in MOMENT_METHODS:
+        return MOMENT_METHODS[method](design)
+    return fit_design(design, method)
 
 
 def fit_design(design: LMMDesign | AreaDesign, method: str) -> LMMFit | AreaFit:
-    """Fit a design that has been built: for several methods on the same data."""
+    """Fit by likelihood, or an area-level model, a design that has been built: several methods on the same data."""
     if isinstance(design, AreaDesign):
         return AREA_METHODS[method](design, "sum")  # g3 by 2/Σ V⁻², the convention of the published formulas
     return LMM_METHODS[method](design)
@@ -42,7 +56,7 @@ def fit_design(design: LMMDesign | AreaDesign, method: str) -> LMMFit | AreaFit:
 
 def check_method(spec: ModelSpec, method: str) -> None:
     """Raise SpecError where `method` is not an estimator of the family of `spec`."""
-    known = AREA_METHODS if spec.is_area_level else LMM_METHODS
+    known = AREA_METHODS if spec.is_area_level else (*LMM_METHODS, *MOMENT_METHODS)
     if method not in known:
         family = "Fay-Herriot model" if spec.is_area_level else "linear mixed model"
         raise SpecError(
