@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
 from hierlmm.cli import output, recipe
 from hierlmm.cli.progress import step
 from hierlmm.cli.subject import Choices, Subject, subject
+
+if TYPE_CHECKING:
+    from hierlmm.frequentist.area_results import AreaFit
+    from hierlmm.frequentist.lmm_results import LMMFit
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Format = Literal["text", "json", "csv"]
@@ -119,7 +123,7 @@ def fit(
     with step(f"Fitting by {method.upper()}"):
         from hierlmm.frequentist.methods import fit as fitted
 
-        result = fitted(model_of.spec, model_of.data, method)
+        result = cast("LMMFit | AreaFit", fitted(model_of.spec, model_of.data, method))
     output.show(result, form, table, recipe.about(model_of))
     _save(result, save)
 
