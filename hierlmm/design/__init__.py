@@ -2,7 +2,15 @@
 
 from hierlmm.design.area import build_area
 from hierlmm.design.lmm import build_lmm
-from hierlmm.design.newrows import NewLevels, build, encode, observation_scale, own_rows, rows_to_predict
+from hierlmm.design.newrows import (
+    NewLevels,
+    build,
+    encode,
+    observation_scale,
+    own_rows,
+    population_rows,
+    rows_to_predict,
+)
 from hierlmm.design.response import with_response
 
 __all__ = [
@@ -13,6 +21,7 @@ __all__ = [
     "encode",
     "observation_scale",
     "own_rows",
+    "population_rows",
     "rows_to_predict",
     "with_response",
 ]

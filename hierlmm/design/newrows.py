@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal, cast, get_args
 
 import numpy as np
+import pandas as pd
 
 from hierlmm.design.area import build_area
 from hierlmm.design.coding import Coding, check_finite, frozen, not_determined
@@ -35,18 +37,21 @@ def build(spec: ModelSpec, data: object) -> LMMDesign | AreaDesign:
     return build_area(spec, data) if spec.is_area_level else build_lmm(spec, data)
 
 
-def encode(design: LMMDesign | AreaDesign, data: object) -> NewRows:
+def encode(design: LMMDesign | AreaDesign, data: object, groups: Literal["needed", "ignored"] = "needed") -> NewRows:
     """Rows of `data` coded as those of `design`: same columns of X and Z, states of transforms and levels.
 
-    Columns of the response, the residual structure and the weights may be absent. Rows of a group that the design has
-    are centred by within and between on that group's mean in the design, those of a new group on its mean over `data`;
-    `notes` of the result says for which. A level of a grouping factor that the design does not have gets code -1.
+    Columns of the response, the residual structure and the weights may be absent, and with groups "ignored" those of
+    the grouping factors: every row is then of a level that the design does not have. Rows of a group that the design
+    has are centred by within and between on that group's mean in the design, those of a new group on its mean over
+    `data`; `notes` of the result says for which. A level of a grouping factor that the design does not have gets code
+    -1.
     Raises DesignError for missing or infinite values, for categories of a predictor that the design does not have, and
     for rows whose linear predictor the design does not determine.
     """
     coding = design.coding or _coding(design)
     used = design.spec.columns()
-    needed = tuple(dict.fromkeys((*used.fixed, *used.random, *used.groups, *used.offset)))
+    grouped = used.groups if groups == "needed" else ()
+    needed = tuple(dict.fromkeys((*used.fixed, *used.random, *grouped, *used.offset)))
     source = read(data, needed, (*used.sampling_variance, *used.residual, *used.weights))
     columns, index = source.columns, source.index
     _, gaps = complete((columns[name] for name in needed), index)
@@ -60,7 +65,10 @@ def encode(design: LMMDesign | AreaDesign, data: object) -> NewRows:
     if (lost_rows := unexplained(coding.keep, coding.fitted, whole)).any():
         names = np.array(coding.fixed.names, dtype=object)[~coding.keep]
         raise not_determined(tuple(names), index[lost_rows])
-    known = [recognised(keys, columns, index) for keys in coding.keys]
+    if groups == "needed":
+        known = [recognised(keys, columns, index) for keys in coding.keys]
+    else:
+        known = [(np.full(len(index), -1, dtype=np.intp), pd.Index([""] * len(index))) for _ in coding.keys]
     variance = next((columns[name] for name in used.sampling_variance if name in columns), None)
     area_level = isinstance(design, AreaDesign)
     encoders = (coding.fixed, *(encoder for parts in coding.random for encoder in parts))
@@ -125,6 +133,17 @@ def rows_to_predict(design: LMMDesign, new: object, new_levels: NewLevels) -> Ne
                     "the standard error."
                 )
     return rows
+
+
+def population_rows(design: LMMDesign, new: object) -> NewRows:
+    """The rows of `new` (None: those of the design) without their levels: every code is -1.
+
+    The table needs no columns of grouping factors. Raises DesignError as `encode` does.
+    """
+    if new is not None:
+        return encode(design, new, groups="ignored")
+    rows = own_rows(design)
+    return replace(rows, codes=tuple(np.full(len(rows.X), -1, dtype=np.intp) for _ in rows.codes))
 
 
 def observation_scale(design: LMMDesign, rows: NewRows) -> Vector:

@@ -23,6 +23,7 @@ from hierlmm.spec.model import ModelSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hierlmm.frequentist.lmm_prediction import Effects, Parameters, Target
     from hierlmm.frequentist.lmm_refits import LMMRefits
     from hierlmm.frequentist.profile import ProfileCurve
 
@@ -251,18 +252,25 @@ class LMMFit:
         self,
         new: object = None,
         *,
-        target: Literal["mean", "observation"] = "mean",
+        target: Target = "mean",
+        effects: Effects = "conditional",
+        parameters: Parameters = "known",
         new_levels: NewLevels = "error",
+        level: float = 0.95,
     ) -> pd.DataFrame:
         """Predictions with prediction errors for new rows, or for the rows of the fit.
 
-        A level of a grouping factor that was not observed is refused and named. With new_levels="population" it is a
-        draw from the population: its effect is predicted as zero and its variance is in the standard error, never an
-        observed level's effect. See `lmm_predict.predict`.
+        Of the groups that the rows name or, with effects="fixed", over all groups; of means or, with
+        target="observation", of one more observation; parameters="estimated" puts the estimation of the variance
+        parameters into the standard error. A level that was not observed is refused and named; with
+        new_levels="population" it is a draw from the population: its effect is predicted as zero and its variance is
+        in the standard error, never an observed level's effect. See `lmm_prediction.predict`.
         """
-        from hierlmm.frequentist.lmm_predict import predict
+        from hierlmm.frequentist.lmm_prediction import predict
 
-        return predict(self, new, target, new_levels)
+        return predict(
+            self, new, target=target, effects=effects, parameters=parameters, new_levels=new_levels, level=level
+        )
 
     def simulate(
         self, draws: int = 1, *, seed: int | np.random.Generator, effects: Literal["new", "fitted"] = "new"
