@@ -22,6 +22,7 @@ from hierlmm.errors import (
     SpecError,
 )
 from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.inference.components_bootstrap import bootstrap_lrt
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.methods import fit
 from hierlmm.saving import read
@@ -75,6 +76,7 @@ __all__ = [
     "Moments",
     "NutsOptions",
     "Priors",
+    "bootstrap_lrt",
     "compare",
     "fit",
     "moments",

@@ -21,8 +21,10 @@ from hierlmm.likelihood.sparse_blup import SparseJoint
 from hierlmm.spec.model import ModelSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from hierlmm.frequentist.inference.components_results import ComponentTests
     from hierlmm.frequentist.lmm_prediction import Effects, Parameters, Target
     from hierlmm.frequentist.lmm_refits import LMMRefits
     from hierlmm.frequentist.profile import ProfileCurve
@@ -294,6 +296,22 @@ class LMMFit:
         from hierlmm.frequentist.lmm_refitting import refits
 
         return refits(self, Y, jobs)
+
+    def test_component(
+        self,
+        group: str | Sequence[str],
+        term: str | Sequence[str] | None = None,
+        value: float = 0.0,
+        *,
+        draws: int = 100_000,
+        bootstrap: int | None = None,
+        level: float = 0.95,
+        seed: int = 1,
+    ) -> ComponentTests:
+        """Every test that the variance of a random term is `value` times the residual's: see `inference.components`."""
+        from hierlmm.frequentist.inference.components import component_tests
+
+        return component_tests(self, group, term, value, draws=draws, bootstrap=bootstrap, level=level, seed=seed)
 
     def profile(self) -> tuple[ProfileCurve, ...]:
         """The criterion along each sd, above its minimum, other variances re-optimised.
