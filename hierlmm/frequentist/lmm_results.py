@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from hierlmm.frequentist.diagnostics.check import Check
+    from hierlmm.frequentist.diagnostics.influence import Influence
+    from hierlmm.frequentist.diagnostics.residuals import ResidualKind
     from hierlmm.frequentist.inference.components_results import ComponentTests
+    from hierlmm.frequentist.inference.fixed_anova import FixedAnova
+    from hierlmm.frequentist.inference.fixed_reference import Freedom
+    from hierlmm.frequentist.inference.fixed_tests import FixedTest
+    from hierlmm.frequentist.inference.selection import ConditionalAIC
     from hierlmm.frequentist.lmm_prediction import Effects, Parameters, Target
     from hierlmm.frequentist.lmm_refits import LMMRefits
     from hierlmm.frequentist.profile import ProfileCurve
@@ -313,6 +320,36 @@ class LMMFit:
 
         return component_tests(self, group, term, value, draws=draws, bootstrap=bootstrap, level=level, seed=seed)
 
+    def residuals(self, kind: ResidualKind = "conditional") -> pd.Series:
+        """(n,) marginal, conditional, pearson, studentised or cholesky residuals: see `diagnostics.residuals`."""
+        from hierlmm.frequentist.diagnostics.residuals import residuals
+
+        return residuals(self, kind)
+
+    def leverage(self) -> pd.DataFrame:
+        """fixed, random and joint leverage of each row; the sum of joint is the effective degrees of freedom."""
+        from hierlmm.frequentist.diagnostics.leverage import leverages
+
+        return leverages(self)
+
+    def influence(self, by: str | None = None) -> Influence:
+        """The fixed effects without each row, or each level of the grouping factor `by`, variances held."""
+        from hierlmm.frequentist.diagnostics.influence import influence
+
+        return influence(self, by)
+
+    def principal_components(self, scale: Literal["data", "working"] = "data") -> pd.DataFrame:
+        """Eigenvalues, sds, shares and loadings of each factor's relative covariance matrix (lme4's rePCA)."""
+        from hierlmm.frequentist.diagnostics.components import principal_components
+
+        return principal_components(self, scale)
+
+    def check(self) -> Check:
+        """What looks wrong with the fit and what to do about it, in plain words."""
+        from hierlmm.frequentist.diagnostics.check import check
+
+        return check(self)
+
     def profile(self) -> tuple[ProfileCurve, ...]:
         """The criterion along each sd, above its minimum, other variances re-optimised.
 
@@ -321,6 +358,45 @@ class LMMFit:
         from hierlmm.frequentist.profile import lmm_profile
 
         return lmm_profile(self)
+
+    def test(
+        self,
+        hypothesis: str | Sequence[str] | ArrayLike | pd.DataFrame,
+        value: ArrayLike = 0.0,
+        *,
+        df: Freedom = "satterthwaite",
+        level: float = 0.95,
+    ) -> FixedTest:
+        """Wald t, z and F of L beta = c: text as "x1 - x2 = 0, x3 = 1", names of terms, or a matrix with `value` c."""
+        from hierlmm.frequentist.inference.fixed_tests import fixed_test
+
+        return fixed_test(self, hypothesis, value, df, level)
+
+    def anova(self, *, type: Literal[1, 2, 3] = 3, df: Freedom = "satterthwaite") -> FixedAnova:  # noqa: A002
+        """F tests of the terms of the fixed part, type I, II or III; see `inference.contrasts`."""
+        from hierlmm.frequentist.inference.fixed_anova import fixed_anova
+
+        return fixed_anova(self, type, df)
+
+    @property
+    def aicc(self) -> float:
+        """AIC corrected for small samples: n rows, n - p under REML."""
+        from hierlmm.frequentist.inference.selection import aicc
+
+        return aicc(self)
+
+    def conditional_aic(self) -> ConditionalAIC:
+        """AIC for predictions in the same groups, its degrees of freedom corrected for estimated variances."""
+        from hierlmm.frequentist.inference.selection import conditional_aic
+
+        return conditional_aic(self)
+
+    @property
+    def criteria(self) -> pd.DataFrame:
+        """AIC, AICc, BIC in two conventions, marginal and conditional AIC: criterion, value, parameters, convention."""
+        from hierlmm.frequentist.inference.selection import criteria
+
+        return criteria(self)
 
     def summary(self) -> str:
         """The fit as text, at most 80 columns wide."""
