@@ -22,6 +22,7 @@ from hierlmm.errors import (
     SpecError,
 )
 from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.inference.compare_models import compare_models
 from hierlmm.frequentist.inference.components_bootstrap import bootstrap_lrt
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.methods import fit
@@ -78,6 +79,7 @@ __all__ = [
     "Priors",
     "bootstrap_lrt",
     "compare",
+    "compare_models",
     "fit",
     "moments",
     "posterior",

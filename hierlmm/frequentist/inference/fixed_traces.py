@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +106,22 @@ def _spread(cp: CrossProducts, directions: Directions, images: Sequence[Array]) 
     return out
 
 
+def projected_directions(cp: CrossProducts, directions: Directions) -> list[tuple[Array, ...]]:
+    """Per direction and factor (G, q) Z'P*Z S_r Z'P*y, which is minus the derivative of Z'P*y: by differences."""
+
+    def stacked(r: int, step: float) -> Array:
+        u = solve(cp, moved(directions, r, step))[2].u
+        return np.concatenate([part.ravel() for part in u])
+
+    out = []
+    for r in range(len(directions)):
+        whole = -_central(partial(stacked, r), SHARE * reach(directions, r))
+        ends = np.cumsum([G * q for G, q in cp.sizes])[:-1]
+        parts = np.split(whole, ends)
+        out.append(tuple(part.reshape(size) for part, size in zip(parts, cp.sizes, strict=True)))
+    return out
+
+
 def _dense(projected: Projected, method: Method, directions: Directions) -> Array:
     """(k, k) tr(M S_r M S_s) where M is dense beside its block diagonal leading part."""
     k, R = len(directions), projected.half_rest.shape[1]
@@ -185,7 +202,7 @@ def _by_differences(cp: CrossProducts, method: Method, directions: Directions, g
 def _central(sums: Callable[[float], Array], h: float) -> Array:
     """First derivative by central differences at h, h/2, h/4, extrapolated twice."""
     first = [(sums(step) - sums(-step)) / (2 * step) for step in (h, h / 2, h / 4)]
-    second = [(4 * b - a) / 3 for a, b in zip(first, first[1:], strict=False)]
+    second = [(4 * b - a) / 3 for a, b in pairwise(first)]
     return np.asarray((16 * second[1] - second[0]) / 15)
 
 
@@ -193,5 +210,5 @@ def _forward(sums: Callable[[float], Array], start: Array, h: float) -> Array:
     """First derivative by forward differences at h, h/2, ..., extrapolated."""
     table = [(sums(step) - start) / step for step in (h, h / 2, h / 4, h / 8)]
     for order in range(1, len(table)):
-        table = [(2**order * b - a) / (2**order - 1) for a, b in zip(table, table[1:], strict=False)]
+        table = [(2**order * b - a) / (2**order - 1) for a, b in pairwise(table)]
     return np.asarray(table[0])

@@ -86,7 +86,7 @@ def kenward_roger(fit: LMMFit) -> KenwardRoger:
     if len(fit.phi):
         raise FitError(
             "Kenward and Roger's correction is computed where the covariance is linear in its parameters; this fit "
-            f"has residuals of structure {type(fit.spec.residual).__name__}. Use df=\"satterthwaite\"."
+            f'has residuals of structure {type(fit.spec.residual).__name__}. Use df="satterthwaite".'
         )
     at, cp = fit.at, fit.equations
     assert at is not None

@@ -10,7 +10,8 @@ rotated to its eigenvectors (of L C L' as the contrasts were written, so the ans
 degrees of freedom are those of an F with the expectation of the sum of the squared t.
 
 Source: Satterthwaite (1946), Biometrics Bull. 2:110-114; Giesbrecht & Burns (1985), Biometrics 41:477-486; Fai &
-Cornelius (1996), J. Stat. Comput. Simul. 54:363-378; Kuznetsova, Brockhoff & Christensen (2017), J. Stat. Softw. 82(13).
+Cornelius (1996), J. Stat. Comput. Simul. 54:363-378; Kuznetsova, Brockhoff & Christensen (2017), J. Stat. Softw. 82,
+no. 13.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ SAME = 1e-8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Satterthwaite:
-    """covariance (k, k) of k variance parameters and slopes (k, p, p) dC/dpsi of C (p, p); held: what is held, named."""
+    """covariance (k, k) of k variance parameters, slopes (k, p, p) of C (p, p) in them, and names of what is held."""
 
     C: Array
     slopes: Array
@@ -116,6 +117,6 @@ def covariance_of(hessian: Array) -> Array:
 
 
 def _held_name(fit: LMMFit, f: int, block: int) -> str:
-    """"group (terms)" of a block of a factor in elimination order."""
+    """ "group (terms)" of a block of a factor in elimination order."""
     factor = fit.design.factors[fit.equations.order[f]]
     return f"{factor.name} ({', '.join(factor.coefficients[c] for c in factor.blocks[block])})"

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.frequentist.lmm_model import model_of
-from hierlmm.likelihood.lmm_derivatives import Derivatives, Parameters, freedom
+from hierlmm.likelihood.lmm_derivatives import Derivatives, freedom
 from hierlmm.likelihood.optimum import Surface
+from hierlmm.likelihood.parameters import Parameters
 from hierlmm.likelihood.triangular import solve_lower
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _free(fit: LMMFit, at: Derivatives, theta: Array) -> tuple[list[int], tuple[
     informed = np.diagonal(at.quadratic)[k:] / at.sigma2 > INFORMED
     general = Parameters.of(fit.equations)
     vanished = {c for column in general.columns if not np.abs(theta[list(column)]).max() > 0 for c in column}
-    free = [i for i in range(k) if i not in vanished] + [k + i for i in np.flatnonzero(informed)]
+    free = [i for i in range(k) if i not in vanished] + [k + i for i in np.flatnonzero(informed).tolist()]
     held = ("the random effects",) if vanished else ()
     return free, (*held, *(() if informed.all() else ("the residual structure",)))
 

@@ -1,0 +1,178 @@
+"""The table that compares fitted models: likelihoods, criteria, and tests of each model against the one before it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.errors import ComparisonError
+from hierlmm.frequentist.boundary_test import ROUNDING
+from hierlmm.frequentist.inference.compare_models_checks import check_comparable
+from hierlmm.frequentist.inference.compare_models_nesting import (
+    Boundary,
+    fixed_nested,
+    random_nested,
+    residual_nested,
+)
+from hierlmm.frequentist.inference.fixed_distributions import chi2_tail
+from hierlmm.frequentist.inference.selection import aicc
+from hierlmm.spec.residual import Independent
+
+if TYPE_CHECKING:
+    from hierlmm.frequentist.lmm_results import LMMFit
+
+WIDTH = 80
+# A larger model whose criterion is this much above the smaller one's was not fitted to its optimum.
+WORSE = 1e-5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ModelComparison:
+    """Models in order of their number of parameters, each tested against the one before it.
+
+    table   model, formula, residual, n_parameters, aic, aicc, bic (log n, lme4), bic_nlme (log(n - p) under REML),
+            loglik, minus2loglik, against, statistic, df, p, p_naive, reference
+    p       upper tail of `reference`; p_naive that of chi-square(df), the same where no variance is on the boundary
+    notes   sentences that a reader of the numbers should know
+    """
+
+    table: pd.DataFrame
+    method: str
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        likelihood = "restricted likelihood (REML)" if self.method == "reml" else "likelihood (ML)"
+        lines, rows = [f"Comparison of models by {likelihood}", ""], self.table.to_dict("records")
+        for row in rows:
+            residual = "" if row["residual"] == "Independent" else f", residual {row['residual']}"
+            lines += textwrap.wrap(
+                f"{row['model']}: {row['formula']}{residual}", WIDTH, subsequent_indent="    ", break_on_hyphens=False
+            )
+        lines += ["", f"{'':<12}{'npar':>5}{'AIC':>11}{'BIC':>11}{'logLik':>12}{'statistic':>12}{'df':>4}{'p':>13}"]
+        for row in rows:
+            test = "" if np.isnan(row["statistic"]) else f"{row['statistic']:12.5g}{row['df']:4.0f}{row['p']:13.4g}"
+            lines.append(
+                f"{row['model']:<12.12}{row['n_parameters']:5d}{row['aic']:11.4f}{row['bic']:11.4f}{row['loglik']:12.4f}{test}"
+            )
+        lines.append("")
+        for row in rows:
+            if row["reference"]:
+                naive = (
+                    ""
+                    if row["p"] == row["p_naive"] or np.isnan(row["p"])
+                    else f" (naive chi-square: p = {row['p_naive']:.4g})"
+                )
+                lines += textwrap.wrap(f"{row['model']} against {row['against']}: {row['reference']}{naive}", WIDTH)
+        return "\n".join([*lines, *(line for note in self.notes for line in textwrap.wrap(note, WIDTH))]).rstrip()
+
+    __repr__ = __str__
+
+
+def compare_models(*fits: LMMFit, names: Sequence[str] | None = None) -> ModelComparison:
+    """Compare linear mixed model fits of the same rows and response by one method.
+
+    names  one a fit, in the order given; default "model 1", ... in the order of the table
+
+    Raises ComparisonError where the likelihoods do not compare: other rows or another response, ML beside REML, REML
+    fits whose fixed parts differ. Models that are not nested share the table without a test.
+    """
+    from hierlmm.frequentist.lmm_results import LMMFit
+
+    if len(fits) < 2 or not all(isinstance(fit, LMMFit) for fit in fits):
+        found = ", ".join(type(fit).__name__ for fit in fits) or "nothing"
+        raise ComparisonError(
+            f"Models to compare are two or more fits of linear mixed models; found {found}. Fit each with hl.fit."
+        )
+    if names is not None and (len(names) != len(fits) or len(set(names)) < len(names)):
+        raise ComparisonError(
+            f"There must be one name a model, all different; found {list(names)} for {len(fits)} fits."
+        )
+    order = sorted(range(len(fits)), key=lambda i: fits[i].n_parameters)
+    ordered = [fits[i] for i in order]
+    labels = [names[i] for i in order] if names is not None else [f"model {i + 1}" for i in range(len(fits))]
+    check_comparable(ordered, labels)
+    rows = [_row(ordered[0], labels[0])]
+    for i in range(1, len(ordered)):
+        rows.append(_row(ordered[i], labels[i]) | _test(ordered[i - 1], ordered[i], labels[i - 1]))
+    return ModelComparison(table=pd.DataFrame(rows), method=ordered[0].method, notes=_notes(ordered, labels))
+
+
+def _row(fit: LMMFit, label: str) -> dict[str, object]:
+    return {
+        "model": label, "formula": fit.spec.formula, "residual": type(fit.spec.residual).__name__,
+        "n_parameters": fit.n_parameters, "aic": fit.aic, "aicc": aicc(fit), "bic": fit.bic, "bic_nlme": fit.bic_nlme,
+        "loglik": fit.loglik, "minus2loglik": fit.objective, "against": "", "statistic": np.nan, "df": np.nan,
+        "p": np.nan, "p_naive": np.nan, "reference": "",
+    }  # fmt: skip
+
+
+def _test(small: LMMFit, large: LMMFit, against: str) -> dict[str, object]:
+    """Columns of the likelihood-ratio test of a model against the one before it."""
+    df = large.n_parameters - small.n_parameters
+    if df == 0:
+        return {"against": against, "reference": "no test: as many parameters. Compare AIC or BIC."}
+    boundary = nesting(small, large)
+    if boundary is None:
+        return {"against": against, "reference": "no test: the models are not nested. Compare AIC or BIC."}
+    difference = small.objective - large.objective
+    statistic = 0.0 if abs(difference) < ROUNDING * max(1.0, abs(large.objective)) else difference
+    if statistic < -WORSE:
+        return {"against": against, "reference": "no test: the larger model has the smaller likelihood; see the notes."}
+    statistic = max(statistic, 0.0)
+    naive = chi2_tail(statistic, df)
+    p, reference = _reference(statistic, df, boundary, naive)
+    if boundary.kind != "none" and small.singular:
+        reference += "; the smaller model is singular itself, where this is an approximation"
+    return {
+        "against": against, "statistic": statistic, "df": float(df), "p": p, "p_naive": naive, "reference": reference,
+    }  # fmt: skip
+
+
+def _reference(statistic: float, df: int, boundary: Boundary, naive: float) -> tuple[float, str]:
+    """p and the name of the distribution it is from."""
+    if boundary.kind == "none":
+        return naive, f"chi-square({df})"
+    if boundary.kind == "several":
+        return naive, f"chi-square({df}), too large a p: several variances are on the boundary under the smaller model"
+    low = chi2_tail(statistic, df - 1) if df > 1 else float(statistic <= 0)
+    p = 1.0 if statistic <= 0 else 0.5 * (low + naive)
+    return p, f"half chi-square({df - 1}) + half chi-square({df}): a variance is on the boundary"
+
+
+def nesting(small: LMMFit, large: LMMFit) -> Boundary | None:
+    """What vanishes in the smaller model at a boundary; None where it is no special case of the larger one."""
+    if not fixed_nested(small.design, large.design):
+        return None
+    weighted = small.design.scale is not None or large.design.scale is not None
+    if weighted and small.fingerprint.variances != large.fingerprint.variances:
+        return None
+    random, residual = random_nested(small.design, large.design), residual_nested(small, large)
+    if random is None or residual is None:
+        return None
+    kinds = {random.kind, residual.kind} - {"none"}
+    if not kinds:
+        return Boundary("none")
+    if kinds == {"one"} and "none" in (random.kind, residual.kind):
+        return random if random.kind == "one" else residual
+    return Boundary("several")
+
+
+def _notes(fits: Sequence[LMMFit], labels: Sequence[str]) -> tuple[str, ...]:
+    notes = list[str]()
+    for fit, label in zip(fits, labels, strict=True):
+        if not fit.certificate.certified:
+            notes.append(f"{label} is not certified as converged: do not rely on its row.")
+    if fits[0].method == "reml":
+        notes.append("Fixed parts are the same, so that REML criteria compare.")
+    residuals = {type(fit.spec.residual).__name__ for fit in fits}
+    if len(residuals - {Independent.__name__}):
+        counts = ", ".join(
+            f"{label} {fit.n_parameters - fit.equations.p}" for fit, label in zip(fits, labels, strict=True)
+        )
+        notes.append(f"Covariance parameters: {counts}.")
+    return tuple(notes)

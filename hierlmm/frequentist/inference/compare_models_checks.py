@@ -1,0 +1,85 @@
+"""Which fits may stand in one table: the same rows and response, one criterion, and under REML one fixed part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hierlmm.errors import ComparisonError, listed
+from hierlmm.frequentist.inference.compare_models_nesting import fixed_nested, same_columns
+
+if TYPE_CHECKING:
+    from hierlmm.frequentist.lmm_results import LMMFit
+
+
+def check_comparable(fits: Sequence[LMMFit], names: Sequence[str]) -> None:
+    """Raise ComparisonError where likelihoods are not of the same data, or not of the same kind."""
+    first = fits[0]
+    for name, fit in zip(names[1:], fits[1:], strict=True):
+        _check_rows(names[0], first, name, fit)
+        if fit.method != first.method:
+            raise ComparisonError(
+                f"Models must be fitted by one method; {names[0]} is by {first.method}, {name} by {fit.method}. "
+                'Fit all with method="ml" (for tests of fixed effects) or all with method="reml".'
+            )
+    for name, fit in zip(names, fits, strict=True):
+        if fit.at is None:
+            raise ComparisonError(
+                f"A comparison needs likelihoods that are bounded; in {name} the response is reproduced exactly. "
+                "Leave this model out."
+            )
+    if first.method == "reml":
+        for (a, small), (b, large) in pairwise(zip(names, fits, strict=True)):
+            _check_fixed(a, small, b, large)
+
+
+def _check_rows(a: str, first: LMMFit, b: str, other: LMMFit) -> None:
+    x, y = first.fingerprint, other.fingerprint
+    if x.rows != y.rows:
+        one, two = first.design.index, other.design.index
+        where = ""
+        if only := [*(f"{row} ({a})" for row in one.difference(two)), *(f"{row} ({b})" for row in two.difference(one))]:
+            where = f" Rows of one alone: {listed(only)}."
+        elif len(one) == len(two):
+            where = " They are the same rows in another order: sort the tables alike."
+        raise ComparisonError(
+            f"Models must be fitted to the same rows; {a} has {first.design.rows}, {b} {other.design.rows}.{where} "
+            "Leave out of the data, before all fits, the rows that have a missing value in any of the models."
+        )
+    changed = first.spec.response != other.spec.response or x.response != y.response
+    if changed and not (len(first.design.y) and np.array_equal(first.design.y, other.design.y)):
+        names = f"{first.spec.response} and {other.spec.response}"
+        where = ""
+        if len(first.design.y):
+            rows = first.design.index[np.flatnonzero(first.design.y != other.design.y)]
+            where = f", which differ in {len(rows)} rows: {listed(rows)}"
+        raise ComparisonError(
+            f"Models must have the same response; {a} and {b} have {names}{where}. Likelihoods of different responses, "
+            "or of one on different scales, do not compare."
+        )
+    if first.equations.n != other.equations.n:
+        raise ComparisonError(
+            f"Models must count the rows alike; {a} has n = {first.equations.n}, {b} n = {other.equations.n}. "
+            "Use the same frequency weights."
+        )
+
+
+def _check_fixed(a: str, small: LMMFit, b: str, large: LMMFit) -> None:
+    """REML likelihoods are densities of contrasts that the fixed part defines."""
+    if same_columns(small.design, large.design):
+        return
+    if fixed_nested(small.design, large.design) and fixed_nested(large.design, small.design):
+        raise ComparisonError(
+            f"REML criteria compare only where the fixed part is coded alike; {a} and {b} have the same fixed part in "
+            'other units or codings, which shifts the criterion. Code the columns alike, or fit with method="ml".'
+        )
+    one, two = set(small.design.fixed), set(large.design.fixed)
+    differing = [*(f"{name} ({a})" for name in sorted(one - two)), *(f"{name} ({b})" for name in sorted(two - one))]
+    raise ComparisonError(
+        "REML fits compare only where their fixed parts are the same: each restricted likelihood is that of other "
+        f"contrasts of the response, so neither tests nor AIC and BIC of the two mean anything; {a} and {b} differ in "
+        f'{listed(differing)}. Fit them again with method="ml".'
+    )
