@@ -94,6 +94,11 @@ def covariances(fit: LMMFit, rows: Codes) -> tuple[Array, Array]:
     return V, R
 
 
+def cholesky(V: Array) -> Array:
+    """(U, k, k) lower Cholesky factors of covariance matrices."""
+    return np.asarray(np.linalg.cholesky(V), dtype=np.float64)
+
+
 def require_variances(fit: LMMFit, what: str) -> None:
     """Raise where there are no rows or no covariance matrix to scale them by; `what` needs them, as in "Leverages".
 

@@ -30,11 +30,11 @@ def principal_components(fit: LMMFit, scale: Scale = "data") -> pd.DataFrame:
                 sd its root, as rePCA of lme4 prints it; share of their sum, missing where all are zero
     loadings    one column a coefficient, missing where the factor has no such coefficient; the largest is positive
 
-    On the data scale the components depend on the units of the predictors and on where they are zero; a slope on days has
-    a small share only because a day is short. On the "working" scale the columns of Z of each term are orthonormal over
-    the rows (mean square 1), so that a share is that of the mean variance of a row, whatever the units; the loadings are
-    those of these columns. Eigenvalues of a limit without residual variance are those of G. Raises FitError for another
-    scale.
+    On the data scale the components depend on the units of the predictors and on where they are zero; a slope on days
+    has a small share only because a day is short. On the "working" scale the columns of Z of each term are orthonormal
+    over the rows (mean square 1), so that a share is that of the mean variance of a row, whatever the units; the
+    loadings are those of these columns. Eigenvalues of a limit without residual variance are those of G. Raises
+    FitError for another scale.
     """
     if scale not in get_args(Scale):
         raise FitError(f"`scale` is {' or '.join(get_args(Scale))}; found {scale!r}. Use one of these.")

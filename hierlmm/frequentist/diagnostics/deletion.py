@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
 from hierlmm.frequentist.diagnostics import effects
-from hierlmm.frequentist.diagnostics.clusters import LARGEST, covariances
+from hierlmm.frequentist.diagnostics.clusters import LARGEST, cholesky, covariances
 from hierlmm.frequentist.diagnostics.projection import Projection
 from hierlmm.likelihood.triangular import solve_lower
 
@@ -72,7 +72,7 @@ def without_groups(at: Projection, codes: Codes, levels: int) -> Deletion:
         np.add.at(t, codes, at.X * at.Py[:, None])
         return _deleted(at, 0.5 * (gram + gram.swapaxes(1, 2)), t)
     for level, rows, W in _pieces(at, codes, levels):
-        half = np.linalg.cholesky(W)
+        half = cholesky(W)
         B = solve_lower(half, np.column_stack([at.VX[rows], at.Py[rows]]))
         gram[level] += B[:, :p].T @ B[:, :p]
         t[level] += B[:, :p].T @ B[:, p]
@@ -100,7 +100,7 @@ def _pieces(at: Projection, codes: Codes, levels: int) -> Iterator[tuple[int, Co
             yield level, rows, effects.block(at.fit, at.Z, at.R, rows)
         return
     for batch in at.clusters.batches():
-        L = np.linalg.cholesky(covariances(at.fit, batch)[0])
+        L = cholesky(covariances(at.fit, batch)[0])
         half = solve_lower(L, np.broadcast_to(np.eye(L.shape[1]), L.shape))
         for rows, root in zip(batch, half, strict=True):
             for level in np.unique(codes[rows]):

@@ -110,12 +110,14 @@ class Influence:
             f"{flagged} of {M} move one by more than {self.threshold:.2f} standard errors",
             f"{'':<24}{'rows':>6}{'Cook':>11}{'cov. ratio':>12}{'moves':>8}  most",
         ]
-        found = self.frame.assign(position=np.arange(M)).dropna(subset="cook")
-        for row in found.sort_values("cook", ascending=False, kind="stable").head(SHOWN).itertuples(index=False):
-            most = self.terms[int(np.abs(self.in_se[row.position]).argmax())] if self.terms else ""
+        found, moved, in_se = self.deletion, self.moved, np.abs(self.in_se)
+        for k in np.argsort(-np.nan_to_num(found.cook, nan=-1.0), kind="stable")[:SHOWN]:
+            if np.isnan(found.cook[k]):
+                break
+            most = self.terms[int(in_se[k].argmax())] if self.terms else ""
             lines.append(
-                f"{str(row.level)[:23]:<24}{row.rows:>6}{row.cook:11.4g}{row.covariance_ratio:12.4g}"
-                f"{row.moved:8.2f}  {most[:16]}"
+                f"{str(self.units[k])[:23]:<24}{self.rows[k]:>6}{found.cook[k]:11.4g}{found.ratio[k]:12.4g}"
+                f"{moved[k]:8.2f}  {most[:16]}"
             )
         if len(self.undetermined):
             lines.append(f"Not determined without: {listed(self.undetermined)}"[:80])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hierlmm.design.working import working_rows
 from hierlmm.errors import FitError
 from hierlmm.frequentist.diagnostics import effects
-from hierlmm.frequentist.diagnostics.clusters import LARGEST, Clusters, covariances, require_variances
+from hierlmm.frequentist.diagnostics.clusters import LARGEST, Clusters, cholesky, covariances, require_variances
 from hierlmm.frequentist.lmm_joint import sum_variance
 from hierlmm.frequentist.lmm_structured import residual_variances
 from hierlmm.likelihood.triangular import solve_lower, solve_upper
@@ -75,7 +75,7 @@ class Projection:
             return effects.solved(self.fit, self.Z, self.R, A)
         out = np.empty_like(A, dtype=np.float64)
         for batch in self.clusters.batches():
-            L = np.linalg.cholesky(covariances(self.fit, batch)[0])
+            L = cholesky(covariances(self.fit, batch)[0])
             out[batch] = solve_upper(L, solve_lower(L, A[batch]))
         return out
 
@@ -143,7 +143,7 @@ def _by_clusters(fit: LMMFit, clusters: Clusters, columns: Array) -> _Parts:
     V_own, RV_own, RVR_own = (np.empty(len(columns)) for _ in range(3))
     for batch in clusters.batches():
         V, R = covariances(fit, batch)
-        L = np.linalg.cholesky(V)
+        L = cholesky(V)
         half = solve_lower(L, np.broadcast_to(np.eye(V.shape[1]), V.shape))
         solved, turned = half.swapaxes(1, 2) @ solve_lower(L, columns[batch]), half @ R
         V_columns[batch], RV_columns[batch] = solved, R @ solved

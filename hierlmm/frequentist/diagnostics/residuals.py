@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
-from hierlmm.frequentist.diagnostics.clusters import LARGEST, Clusters, covariances, require_variances
+from hierlmm.frequentist.diagnostics.clusters import LARGEST, Clusters, cholesky, covariances, require_variances
 from hierlmm.frequentist.diagnostics.projection import Projection, projection
 from hierlmm.frequentist.lmm_structured import residual_variances
 from hierlmm.likelihood.triangular import solve_lower
@@ -67,8 +67,9 @@ def studentised(at: Projection) -> Array:
     """(n,) conditional residuals over their standard deviations; nan where these are zero to rounding."""
     variance = at.residual_variance
     free = variance > FITTED_EXACTLY * at.R
-    return np.divide(at.RPy, np.sqrt(variance, where=free, out=np.ones_like(variance)), where=free,
-                     out=np.full(len(variance), np.nan))  # fmt: skip
+    values = np.full(len(variance), np.nan)
+    values[free] = at.RPy[free] / np.sqrt(variance[free])
+    return values
 
 
 def whitened(fit: LMMFit) -> Array:
@@ -84,6 +85,6 @@ def whitened(fit: LMMFit) -> Array:
     r = fit.marginal_residuals.to_numpy()
     out = np.empty(len(r))
     for rows in clusters.batches():
-        L = np.linalg.cholesky(covariances(fit, rows)[0])
+        L = cholesky(covariances(fit, rows)[0])
         out[rows] = solve_lower(L, r[rows][..., None])[..., 0]
     return out
