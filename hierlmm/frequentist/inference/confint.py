@@ -21,7 +21,7 @@ from hierlmm.frequentist.lmm_model import model_of
 from hierlmm.likelihood.optimum import Surface, optimise
 
 if TYPE_CHECKING:
-    from hierlmm.frequentist.bootstrap.results import Kind
+    from hierlmm.frequentist.bootstrap.samplers import Kind
     from hierlmm.frequentist.lmm_results import LMMFit
 
 Array = NDArray[np.float64]
@@ -29,9 +29,9 @@ IntervalMethod = Literal["profile", "wald", "bootstrap"]
 COLUMNS = ("group", "term", "term2", "quantity", "estimate", "lower", "upper", "by")
 
 ML_FOR_EFFECTS = (
-    "The restricted likelihood does not contain the fixed effects: their rows profile the ML criterion, and the rows of "
-    "the variance parameters the REML criterion that was fitted. confint() of lme4 profiles the ML criterion for all of "
-    "them, so that its intervals of sds and correlations of a REML fit differ from these."
+    "The restricted likelihood does not contain the fixed effects: their rows profile the ML criterion, and those of "
+    "the variance parameters the REML criterion that was fitted. confint() of lme4 profiles the ML criterion for all, "
+    "so that its intervals of sds and correlations of a REML fit differ from these."
 )
 BOUND = (
     "A limit of 0 for a sd, or of -1 or 1 for a correlation, is where the profile ends without having reached the "

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hierlmm.frequentist.inference.profile_blocks import Block
 from hierlmm.frequentist.inference.profile_effects import working_effect
 from hierlmm.likelihood.lmm import CrossProducts
-from hierlmm.likelihood.lmm_derivatives import Parameters
+from hierlmm.likelihood.parameters import Parameters
 
 if TYPE_CHECKING:
     from hierlmm.likelihood.residuals import Structure
@@ -106,8 +106,9 @@ class OfBlock:
         return self.block.bounds
 
     @cached_property
-    def inner(self) -> tuple[Array, ...]:
-        return np.ix_(self.columns, self.columns)
+    def inner(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        columns = np.array(self.columns, dtype=np.intp)
+        return columns[:, None], columns[None, :]
 
     @cached_property
     def others(self) -> NDArray[np.bool_]:
@@ -134,9 +135,8 @@ class OfBlock:
         whole = np.zeros(len(self.at.theta))
         whole[self.others] = theta
         factors = [Lambda.copy() for Lambda in self.at.parameters.factors(whole)]
-        factors[self.factor][self.inner] = self.block.matrix(
-            float(x[0]), h, float(np.exp(self.at.log_sigma - log_sigma))
-        )
+        ratio = float(np.exp(self.at.log_sigma - log_sigma))
+        factors[self.factor][self.inner] = self.block.matrix(float(x[0]), h, ratio)
         return Place(tuple(factors), phi, log_sigma)
 
     def pull(self, x: Array, slopes: Gradient) -> Array:
