@@ -76,62 +76,83 @@ class Sums:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Annihilator:
-    """Products of A with the columns of a model; f = 0 is the leading factor.
+    """Products of A with the columns of a model; f = 0 is the leading factor, U = [Z_rest, X, y] the others.
 
-    E (G, q, q), L (G, q, R + p) and Phi with Z'AZ = blockdiag(E) - L Phi L'
-    LU (G, q, m) = Z'AU and UU (m, m) = U'AU for the trailing columns U = [Z_rest, X, y]
+    E (G, q, q), L (G, q, m) and N (m, m) are Z'WZ, Z'WU and U'WU, and A = W - W B Phi B'W
     rank  of A, for a residual projection
     """
 
     sums: Sums
     E: Array
     L: Array
+    N: Array
     Phi: Array
-    LU: Array
-    UU: Array
     rank: int
 
     @property
     def square(self) -> float:
         """y'Ay."""
-        return float(self.UU[-1, -1])
+        b = len(self.Phi)
+        return float(self.N[-1, -1] - self.N[-1, :b] @ self.Phi @ self.N[:b, -1])
+
+    def among(self, first: slice, second: slice) -> Array:
+        """U'AU for some trailing columns and others."""
+        b = len(self.Phi)
+        return np.asarray(self.N[first, second] - self.N[first, :b] @ (self.Phi @ self.N[:b, second]))
+
+    def leading(self, second: slice) -> Array:
+        """(G, q, columns) Z'AU for some trailing columns."""
+        b = len(self.Phi)
+        G, q, m = self.L.shape
+        flat = self.L.reshape(G * q, m)
+        return np.asarray(flat[:, second] - flat[:, :b] @ (self.Phi @ self.N[:b, second])).reshape(G, q, -1)
 
     def scores(self, f: int) -> Array:
         """(levels, q) Z_f'Ay."""
         levels, q = self.sums.widths[f]
-        return self.LU[..., -1] if f == 0 else self.UU[self.sums.columns(f), -1].reshape(levels, q)
+        last = slice(len(self.N) - 1, len(self.N))
+        return self.leading(last)[..., 0] if f == 0 else self.among(self.sums.columns(f), last).reshape(levels, q)
 
     def own(self, f: int) -> Array:
         """(q, q) sum over the levels of the diagonal blocks of Z_f'AZ_f."""
         levels, q = self.sums.widths[f]
         if f == 0:
-            return np.asarray(self.E.sum(axis=0) - np.einsum("gai,ij,gbj->ab", self.L, self.Phi, self.L, optimize=True))
+            return np.asarray(self.E.sum(axis=0) - self._within().sum(axis=0))
         where = self.sums.columns(f)
-        return np.asarray(np.einsum("gagb->ab", self.UU[where, where].reshape(levels, q, levels, q)))
+        return np.asarray(np.einsum("gagb->ab", self.among(where, where).reshape(levels, q, levels, q)))
 
     def fourfold(self, f: int, h: int) -> Array:
         """(q, q, r, r) sums over pairs of levels of C[a, c] C[b, d], C the blocks of Z_f'AZ_h; f <= h."""
         if h == 0:
-            return self._leading()
+            return self._fourfold_leading()
         levels, q = self.sums.widths[f]
         others, r = self.sums.widths[h]
         where = self.sums.columns(h)
-        block = self.LU[..., where] if f == 0 else self.UU[self.sums.columns(f), where]
+        block = self.leading(where) if f == 0 else self.among(self.sums.columns(f), where)
         C = block.reshape(levels, q, others, r)
         out = np.empty((q, q, r, r))
         for a, b, c, d in np.ndindex(q, q, r, r):
             out[a, b, c, d] = (C[:, a, :, c] * C[:, b, :, d]).sum()
         return out
 
-    def _leading(self) -> Array:
-        E, L = self.E, self.L
-        half = L @ self.Phi
-        within = half @ L.swapaxes(1, 2)
-        J = np.einsum("gai,gbj->abij", L, L, optimize=True)
-        K = self.Phi @ J @ self.Phi
+    def _within(self) -> Array:
+        """(G, q, q) diagonal blocks of L Phi L'."""
+        G, q, _ = self.L.shape
+        L = self.L[..., : len(self.Phi)]
+        return np.asarray((L.reshape(G * q, -1) @ self.Phi).reshape(L.shape) @ L.swapaxes(1, 2))
+
+    def _fourfold_leading(self) -> Array:
+        E, q, b = self.E, self.L.shape[1], len(self.Phi)
+        within = self._within()
+        by_coefficient = [np.ascontiguousarray(self.L[:, a, :b]) for a in range(q)]
+        J = [[one.T @ two for two in by_coefficient] for one in by_coefficient]
         out = np.einsum("gac,gbd->abcd", E, E) - np.einsum("gac,gbd->abcd", E, within)
         out -= np.einsum("gac,gbd->abcd", within, E)
-        return np.asarray(out + np.einsum("abij,cdij->abcd", K, J))
+        for a, e in np.ndindex(q, q):
+            K = self.Phi @ J[a][e] @ self.Phi
+            for c, d in np.ndindex(q, q):
+                out[a, e, c, d] += (K * J[c][d]).sum()
+        return np.asarray(out)
 
 
 def residual_projection(sums: Sums, factors: tuple[int, ...]) -> Annihilator:
@@ -157,7 +178,7 @@ def _projection(sums: Sums, factors: tuple[int, ...], fixed: NDArray[np.intp]) -
     inverse, rank = _generalised(N[np.ix_(chosen, chosen)], np.diagonal(sums.rest)[chosen])
     Phi[np.ix_(chosen, chosen)] = inverse
     leading = sums.lead.shape[0] * sums.lead.shape[1] if 0 in factors else 0
-    return _assembled(sums, E, L, N, Phi, sums.n - leading - rank)
+    return Annihilator(sums, E, L, N, Phi, sums.n - leading - rank)
 
 
 def inverse(sums: Sums, G: tuple[Array, ...]) -> Annihilator:
@@ -169,18 +190,19 @@ def inverse(sums: Sums, G: tuple[Array, ...]) -> Annihilator:
         Gamma = relative(sums, G)
         J = np.linalg.solve(np.eye(R) + Gamma @ N[:R, :R], Gamma)
         Phi[:R, :R] = (J + J.T) / 2
-    return _assembled(sums, E, L, N, Phi, sums.n)
+    return Annihilator(sums, E, L, N, Phi, sums.n)
 
 
 def restricted(sums: Sums, G: tuple[Array, ...]) -> Annihilator:
     """P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1 for the V of `inverse`."""
     if not sums.p:
         return inverse(sums, G)
-    before, (E, L, N) = inverse(sums, G), _swept(sums, _shrinking(sums, G))
+    before = inverse(sums, G)
+    E, L, N = before.E, before.L, before.N
     b = sums.R + sums.p
     H = np.eye(b)[:, sums.X] - before.Phi @ N[:b, sums.X]
-    Phi = before.Phi + H @ np.linalg.solve(before.UU[sums.X, sums.X], H.T)
-    return _assembled(sums, E, L, N, (Phi + Phi.T) / 2, sums.n - sums.p)
+    Phi = before.Phi + H @ np.linalg.solve(before.among(sums.X, sums.X), H.T)
+    return Annihilator(sums, E, L, N, (Phi + Phi.T) / 2, sums.n - sums.p)
 
 
 def is_positive_definite(sums: Sums, G: tuple[Array, ...]) -> bool:
@@ -217,14 +239,9 @@ def _swept(sums: Sums, F: Array) -> tuple[Array, Array, Array]:
     DF = sums.lead @ F
     E = sums.lead - DF @ sums.lead
     L = sums.lead_rest - DF @ sums.lead_rest
-    N = sums.rest - np.einsum("gam,gan->mn", sums.lead_rest, F @ sums.lead_rest, optimize=True)
+    m = len(sums.rest)
+    N = sums.rest - sums.lead_rest.reshape(-1, m).T @ (F @ sums.lead_rest).reshape(-1, m)
     return E, L, N
-
-
-def _assembled(sums: Sums, E: Array, L: Array, N: Array, Phi: Array, rank: int) -> Annihilator:
-    b = sums.R + sums.p
-    half = Phi @ N[:b]
-    return Annihilator(sums, E, L[..., :b], Phi, L - L[..., :b] @ half, N - N[:, :b] @ half, rank)
 
 
 def _generalised(N: Array, size: Array) -> tuple[Array, int]:

@@ -228,9 +228,9 @@ def _fixed_effects(at: Working, G: tuple[Array, ...], sigma2: float) -> tuple[Ar
     usable = sigma2 > 0
     cut = tuple(_truncated(part) / sigma2 if usable else np.zeros_like(part) for part in G)
     V = inverse(sums, cut)
-    H = V.UU[sums.X, sums.X]
+    H, right = V.among(sums.X, sums.X), V.among(sums.X, slice(len(sums.rest) - 1, None))[:, 0]
     C = cp.X_map
-    beta = C @ np.linalg.solve(H, V.UU[sums.X, -1]) + cp.X_shift if sums.p else np.zeros(0)
+    beta = C @ np.linalg.solve(H, right) + cp.X_shift if sums.p else np.zeros(0)
     vcov = C @ np.linalg.solve(H, C.T) * (sigma2 if usable else np.nan) if sums.p else np.zeros((0, 0))
     if not usable:
         return beta, vcov, ("The residual variance is not positive: the fixed effects are those of least squares.",)

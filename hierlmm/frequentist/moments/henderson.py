@@ -113,9 +113,9 @@ def adjusted(sums: Sums, order: tuple[int, ...], names: tuple[str, ...]) -> Squa
             "Henderson's method II needs an intercept, which the fixed part does not span. Use method='henderson3'."
         )
     X1 = less_the_mean(sums)
-    within = within_groups(sums, order).UU
+    within = within_groups(sums, order)
     U = sums.rest[sums.X, sums.X]
-    A, whole = X1.T @ within[sums.X, sums.X] @ X1, X1.T @ U @ X1
+    A, whole = X1.T @ within.among(sums.X, sums.X) @ X1, X1.T @ U @ X1
     size = np.sqrt(np.diagonal(whole))
     if len(A) and np.linalg.eigvalsh(A / np.outer(size, size))[0] <= RANK:
         raise DesignError(
@@ -124,7 +124,7 @@ def adjusted(sums: Sums, order: tuple[int, ...], names: tuple[str, ...]) -> Squa
             "of groups with a fixed factor. Use method='henderson3'."
         )
     C = np.linalg.solve(A, np.eye(len(A)))
-    beta = X1 @ C @ X1.T @ within[sums.X, -1]
+    beta = X1 @ C @ X1.T @ within.among(sums.X, slice(len(sums.rest) - 1, None))[:, 0]
     away = np.zeros(len(sums.rest))
     away[sums.X], away[-1] = -beta, 1.0
     squares, residual = [], []
