@@ -5,10 +5,15 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hierlmm.design.notes import left_out
 from hierlmm.frequentist.lmm_frames import correlation
-from hierlmm.frequentist.lmm_summary_variances import triangle, variance_lines
-from hierlmm.spec.laws import residual_lines, weight_lines
+from hierlmm.frequentist.lmm_summary_boundary import boundary_lines
+from hierlmm.frequentist.lmm_summary_residuals import residual_lines
+from hierlmm.frequentist.lmm_summary_tests import coefficient_tests, has_degrees_of_freedom
+from hierlmm.frequentist.lmm_summary_variances import TRIANGLE, triangle, variance_lines
+from hierlmm.spec import laws
 from hierlmm.spec.residual import Correlated, Independent
 from hierlmm.spec.weights import Frequency
 
@@ -20,9 +25,10 @@ NAMED = {"reml": "REML", "ml": "ML"}
 
 
 def summary(fit: LMMFit) -> str:
-    """Model, outcome, criteria, variance components, fixed effects and their correlations, and what was left out."""
-    parts = [*_head(fit), "", *variance_lines(fit), *_fixed(fit), *_correlations(fit), "", *_left_out(fit)]
-    return "\n".join(parts).rstrip()
+    """Model, outcome, criteria, residuals, variance components, fixed effects with tests, boundary, and what was left
+    out."""
+    parts = [*_head(fit), *residual_lines(fit), "", *variance_lines(fit), *_fixed(fit), *_correlations(fit)]
+    return "\n".join([*parts, *boundary_lines(fit), "", *_left_out(fit)]).rstrip()
 
 
 def _head(fit: LMMFit) -> list[str]:
@@ -48,7 +54,10 @@ def _title(fit: LMMFit) -> str:
 def _laws(fit: LMMFit) -> list[str]:
     """What is assumed of the residuals where it is not the usual, and what the weights are."""
     residual = fit.spec.residual
-    return [*([] if isinstance(residual, Independent) else residual_lines(residual)), *weight_lines(fit.spec.weights)]
+    return [
+        *([] if isinstance(residual, Independent) else laws.residual_lines(residual)),
+        *laws.weight_lines(fit.spec.weights),
+    ]
 
 
 def _rows(fit: LMMFit) -> str:
@@ -68,16 +77,45 @@ def _count(number: int, what: str) -> str:
 
 
 def _fixed(fit: LMMFit) -> list[str]:
+    """Estimates with t tests; a name that is too long has a line of its own."""
     if not fit.design.fixed:
         return []
-    lines = ["", f"{'Fixed effects':<34}{'estimate':>14}{'se':>12}{'t':>10}"]
-    for row in fit.fixed.itertuples(index=False):
-        lines.append(f"{row.term:<34.34}{row.estimate:14.6g} {row.se:11.6g} {row.t:9.3f}")
-    return lines
+    lines = ["", f"{'Fixed effects':<24}{'estimate':>13}{'se':>12}{'df':>9}{'t':>10}{'p':>11}"]
+    frame = coefficient_tests(fit)
+    for name, (estimate, se, df, t, p) in zip(fit.design.fixed, frame.drop(columns="term").to_numpy(), strict=True):
+        if len(name) > 24:
+            lines += _wrapped(name, "")
+            name = ""
+        lines.append(f"{name:<24}{estimate:13.6g} {se:11.6g} {_df(df)} {_t(t)} {_p(p)}")
+    return [*lines, *textwrap.wrap(_reference(fit), WIDTH)]
+
+
+def _df(value: float) -> str:
+    return f"{'-':>8}" if np.isnan(value) else f"{value:8.2f}" if value < 1e5 else f"{value:8.4g}"
+
+
+def _t(value: float) -> str:
+    return f"{value:9.3f}" if abs(value) < 1e4 else f"{value:9.4g}"
+
+
+def _p(value: float) -> str:
+    return f"{'-':>10}" if np.isnan(value) else f"{'< 1e-99':>10}" if value < 1e-99 else f"{value:10.4g}"
+
+
+def _reference(fit: LMMFit) -> str:
+    """Where df and p come from, or why they are missing."""
+    if has_degrees_of_freedom(fit):
+        return "df by Satterthwaite's method, p of the t distribution"
+    if fit.at is None:
+        return "no df and p: the likelihood has no upper bound"
+    return 'no df and p in a summary of a large crossed design: see fit.test(..., df="satterthwaite")'
 
 
 def _correlations(fit: LMMFit) -> list[str]:
-    return triangle("Correlation of fixed effects", fit.design.fixed, correlation(fit.vcov_beta))
+    names = fit.design.fixed
+    if len(names) > TRIANGLE:
+        return ["", f"Correlation of fixed effects: {len(names)} of them, in fit.fixed_correlation"]
+    return triangle("Correlation of fixed effects", names, correlation(fit.vcov_beta))
 
 
 def _left_out(fit: LMMFit) -> list[str]:
