@@ -99,7 +99,7 @@ def _one_variance(found: Pieces, value: float, draws: int, rng: np.random.Genera
         if value == 0:
             tail = law.tail(statistic, draws, rng)
             how = "by an F tail" if len(law.mu) == 1 else "by quadrature" if len(law.mu) <= DETERMINISTIC else ""
-            how = how or f"by {draws} directions"
+            how = how or "by simulated directions"
             words = f"spectral law, mass {law.mass_at_zero:.4f} at zero, {how}{beside}"
             rows.append(TestRow(name, statistic, words, tail.p, True, tail.mc_error))
             continue

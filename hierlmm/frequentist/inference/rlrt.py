@@ -37,6 +37,9 @@ Method = Literal["ml", "reml"]
 # Distinct eigenvalues up to which p is a sum over a rule in one dimension less, the points a dimension of the rules
 # that are tried in turn, and the share to which two must agree.
 DETERMINISTIC, POINTS, AGREE = 3, (24, 48, 96), 1e-10
+# Simulated numbers, over draws and distinct eigenvalues, for a p-value: where there are many eigenvalues the directions
+# differ little and fewer draws do. Draws of the statistic are made in parts of so many numbers.
+MOST, FEWEST, PART = 3_000_000, 1000, 4_000_000
 # A statistic this small, relative to N, is rounding: gamma = 0 is the maximum.
 ROUNDING = 1e-12
 
@@ -97,15 +100,24 @@ class Law:
 
     def draws(self, count: int, rng: np.random.Generator, ratio: float = 0.0) -> Array:
         """(count,) statistics under gamma = `ratio`."""
-        squares = rng.chisquare(self.counts, (count, len(self.counts))) * (1 + ratio * self.mu)
-        return self.statistic(squares, rng.chisquare(self.df, count), ratio)
+        size = max(1, PART // len(self.counts))
+        parts = []
+        for start in range(0, count, size):
+            rows = min(size, count - start)
+            squares = rng.chisquare(self.counts, (rows, len(self.counts))) * (1 + ratio * self.mu)
+            parts.append(self.statistic(squares, rng.chisquare(self.df, rows), ratio))
+        return np.concatenate(parts)
 
     def tail(self, statistic: float, draws: int, rng: np.random.Generator) -> Tail:
-        """P(statistic of the null hypothesis gamma = 0 >= `statistic`); exactly 1 at zero."""
+        """P(statistic of the null hypothesis gamma = 0 >= `statistic`); exactly 1 at zero.
+
+        draws  directions to simulate at most, where the eigenvalues take more than three values
+        """
         if statistic <= 0:
             return Tail(1.0, 0.0)
         if len(self.mu) <= DETERMINISTIC:
             return Tail(self._integrated(statistic), 0.0)
+        draws = min(draws, max(FEWEST, MOST // len(self.mu)))
         directions = rng.standard_gamma(self.counts / 2, (draws, len(self.counts)))
         directions /= directions.sum(axis=1, keepdims=True)
         found = self._given(directions, statistic)
