@@ -68,7 +68,7 @@ def quadratic_matrix(cp: CrossProducts, at: Derivatives, directions: Directions)
 def fixed_slopes(at: Derivatives, cp: CrossProducts, directions: Directions) -> tuple[Array, Array]:
     """Whitened (k + 1, p, p) derivatives of Cov(beta), that in V the identity; and (k, k, p, p) F'S_r M S_sF."""
     k, p = len(directions), cp.p
-    F = _whitened_fixed(at, cp)
+    F = whitened_fixed(at, cp)
     slopes = np.empty((k + 1, p, p))
     slopes[0] = np.eye(p)
     images = [directions.S[r] @ F[f] for r, f in enumerate(directions.factor)]
@@ -80,7 +80,7 @@ def fixed_slopes(at: Derivatives, cp: CrossProducts, directions: Directions) -> 
     return slopes, gram.reshape(k, p, k, p).transpose(0, 2, 1, 3)
 
 
-def _whitened_fixed(at: Derivatives, cp: CrossProducts) -> list[Array]:
+def whitened_fixed(at: Derivatives, cp: CrossProducts) -> list[Array]:
     """Per factor (G, q, p) F = Z'V*⁻¹X L⁻ᵀ."""
     projected = at.projected
     if isinstance(projected, Projected):
