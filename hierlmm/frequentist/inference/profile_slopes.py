@@ -185,7 +185,7 @@ def _lead_products(cp: CrossProducts, lead: Array, state: Eliminated) -> tuple[A
     AL = cp.lead @ lead[:, None]
     inner = solve_upper(state.L_lead, solve_lower(state.L_lead, AL.swapaxes(-1, -2)))
     size = np.abs(lead).max(axis=(1, 2))
-    singular = ~(np.abs(np.linalg.det(lead)) > SINGULAR * size ** lead.shape[-1])
+    singular = ~(np.linalg.slogdet(lead)[1] > np.log(SINGULAR * size ** lead.shape[-1]))
     inverse = np.linalg.solve(np.where(singular[:, None, None], np.eye(lead.shape[-1]), lead).swapaxes(1, 2),
                               np.eye(lead.shape[-1]))  # fmt: skip
     graded = np.abs(inverse).max(axis=(1, 2)) * size >= 1 / GRADED

@@ -124,10 +124,11 @@ def _check_rows(fit: LMMFit, found: Clusters) -> None:
             f"{frequency.max():g}. Write each row as often as it was seen, and fit that table."
         )
     sizes = np.bincount(found.codes)
-    if (largest := int(sizes.max())) > LARGEST:
+    largest = int(sizes.argmax())
+    if sizes[largest] > LARGEST:
         raise DesignError(
-            f"Clusters have at most {LARGEST} rows here, because V_i is formed whole; {found.labels[sizes.argmax()]} of "
-            f"{found.name} has {largest}. Cluster by a variable with smaller groups, or use fit.bootstrap."
+            f"Clusters have at most {LARGEST} rows here, because V_i is formed whole; {found.labels[largest]} of "
+            f"{found.name} has {sizes[largest]}. Cluster by a variable with smaller groups, or use fit.bootstrap."
         )
 
 
