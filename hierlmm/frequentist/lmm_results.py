@@ -24,13 +24,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from hierlmm.frequentist.bootstrap.results import Bootstrap
+    from hierlmm.frequentist.bootstrap.run import Progress
+    from hierlmm.frequentist.bootstrap.samplers import Kind, Weights
     from hierlmm.frequentist.diagnostics.check import Check
     from hierlmm.frequentist.diagnostics.influence import Influence
     from hierlmm.frequentist.diagnostics.residuals import ResidualKind
     from hierlmm.frequentist.inference.components_results import ComponentTests
+    from hierlmm.frequentist.inference.confint import IntervalMethod, Intervals
     from hierlmm.frequentist.inference.fixed_anova import FixedAnova
     from hierlmm.frequentist.inference.fixed_reference import Freedom
     from hierlmm.frequentist.inference.fixed_tests import FixedTest
+    from hierlmm.frequentist.inference.information import Information, InformationKind
+    from hierlmm.frequentist.inference.information import Parameters as Asked
+    from hierlmm.frequentist.inference.information_parameters import Scale
+    from hierlmm.frequentist.inference.robust import RobustCovariance, RobustType
     from hierlmm.frequentist.inference.selection import ConditionalAIC
     from hierlmm.frequentist.lmm_prediction import Effects, Parameters, Target
     from hierlmm.frequentist.lmm_refits import LMMRefits
@@ -349,6 +357,64 @@ class LMMFit:
         from hierlmm.frequentist.diagnostics.check import check
 
         return check(self)
+
+    def confint(
+        self,
+        method: IntervalMethod = "profile",
+        level: float = 0.95,
+        *,
+        draws: int = 1000,
+        seed: int | None = None,
+        kind: Kind = "parametric",
+    ) -> Intervals:
+        """Intervals of every parameter by profile likelihood, "wald" or "bootstrap": see `inference.confint`."""
+        from hierlmm.frequentist.inference.confint import confint
+
+        return confint(self, method, level, draws=draws, seed=seed, kind=kind)
+
+    def information(
+        self, kind: InformationKind = "expected", scale: Scale = "variance", of: Asked = "variances"
+    ) -> Information:
+        """Information of the variance parameters, or of "all", and its inverse: see `inference.information`."""
+        from hierlmm.frequentist.inference.information import information
+
+        return information(self, kind, scale, of)
+
+    def bootstrap(
+        self,
+        kind: Kind = "parametric",
+        *,
+        draws: int = 1000,
+        seed: int,
+        weights: Weights = "rademacher",
+        cluster: object = None,
+        jobs: int = 1,
+        progress: Progress = "none",
+        path: str | Path | None = None,
+    ) -> Bootstrap:
+        """Refits to responses drawn from the model ("parametric"), its residuals ("residual") or their signs ("wild").
+
+        See `bootstrap.run.bootstrap`.
+        """
+        from hierlmm.frequentist.bootstrap import bootstrap
+
+        return bootstrap(
+            self,
+            kind,
+            draws=draws,
+            seed=seed,
+            weights=weights,
+            cluster=cluster,
+            jobs=jobs,
+            progress=progress,
+            path=path,
+        )
+
+    def robust(self, type: RobustType = "CR2", cluster: object = None) -> RobustCovariance:  # noqa: A002
+        """Cluster-robust covariance, t and degrees of freedom of the fixed effects: see `inference.robust`."""
+        from hierlmm.frequentist.inference.robust import robust
+
+        return robust(self, type, cluster)
 
     def profile(self) -> tuple[ProfileCurve, ...]:
         """The criterion along each sd, above its minimum, other variances re-optimised.

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 InformationKind = Literal["expected", "observed", "average"]
+Parameters = Literal["variances", "all"]
 
 # Eigenvalues of an information scaled to a unit diagonal, below which a direction is not informed.
 FLAT = 1e-12
@@ -74,7 +75,7 @@ class Local:
 class Information:
     """Information matrix of a fit, and the asymptotic covariance that is its inverse.
 
-    matrix      (k, k) labelled by the parameters; with the fixed effects first where `full` was asked for
+    matrix      (k, k) labelled by the parameters; with the fixed effects first where they were asked for
     covariance  (k, k) its inverse; missing for parameters that are held on the boundary
     frame       group, term, term2, quantity, estimate, se
     """
@@ -105,20 +106,22 @@ def information(
     fit: LMMFit,
     kind: InformationKind = "expected",
     scale: Scale = "variance",
-    full: bool = False,
+    of: Parameters = "variances",
 ) -> Information:
     """The information of the variance parameters, of the criterion that was fitted.
 
     kind   expected, observed, or average (of both, in parameters in which V is linear); see the top of this file
     scale  "variance": elements of G and residual variances; "sd": standard deviations and correlations
-    full   the fixed effects, too: matrix and covariance of (beta, psi), with a cross block where kind is "observed"
-    Raises FitError for an unknown kind or scale, fits without an optimum, on the boundary with scale "sd", and where
+    of     "variances", or "all" with the fixed effects: (beta, psi), with a cross block where kind is "observed"
+    Raises FitError for an unknown kind, scale or of, fits without an optimum, on the boundary with scale "sd", and where
     the expected information of a residual structure beside crossed factors is asked for.
     """
     if kind not in get_args(InformationKind):
         raise FitError(f"`kind` is one of {', '.join(get_args(InformationKind))}; found {kind!r}. Use one of these.")
     if scale not in get_args(Scale):
         raise FitError(f"`scale` is one of {', '.join(get_args(Scale))}; found {scale!r}. Use one of these.")
+    if of not in get_args(Parameters):
+        raise FitError(f"`of` is 'variances' or 'all'; found {of!r}. Use one of these.")
     require_optimum(fit, "The information of a fit")
     if len(fit.phi):
         from hierlmm.frequentist.inference.information_structured import local_of
@@ -126,7 +129,7 @@ def information(
         at = local_of(fit, kind, scale)
     else:
         at = _independent(fit, kind, scale)
-    return _result(fit, kind, scale, at, full)
+    return _result(fit, kind, scale, at, of == "all")
 
 
 def _independent(fit: LMMFit, kind: InformationKind, scale: Scale) -> Local:
