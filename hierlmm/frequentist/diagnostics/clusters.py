@@ -13,6 +13,7 @@ from hierlmm.design.streamchecks import require_rows
 from hierlmm.errors import FitError
 from hierlmm.frequentist.lmm_frames import covariance_roots
 from hierlmm.frequentist.lmm_noise import residual_blocks
+from hierlmm.likelihood.triangular import dense_lower, dense_upper, solve_lower, solve_upper
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
@@ -22,6 +23,8 @@ Codes = NDArray[np.intp]
 
 # Rows of the largest covariance matrix that is formed whole: 32 MB, and under a second for its factor.
 LARGEST = 2000
+# Rows up to which triangular systems are solved for many clusters at once.
+SMALL = 24
 # Numbers in the covariance matrices that are held at once.
 AT_ONCE = 4_000_000
 
@@ -97,6 +100,20 @@ def covariances(fit: LMMFit, rows: Codes) -> tuple[Array, Array]:
 def cholesky(V: Array) -> Array:
     """(U, k, k) lower Cholesky factors of covariance matrices."""
     return np.asarray(np.linalg.cholesky(V), dtype=np.float64)
+
+
+def lower(L: Array, B: Array) -> Array:
+    """L⁻¹B for (U, k, k) L and (U, k, m) B: all at once where k is small, one after the other by LAPACK elsewhere."""
+    if L.shape[1] <= SMALL:
+        return solve_lower(L, B)
+    return np.stack([dense_lower(one, right) for one, right in zip(L, B, strict=True)])
+
+
+def upper(L: Array, B: Array) -> Array:
+    """L'⁻¹B, likewise."""
+    if L.shape[1] <= SMALL:
+        return solve_upper(L, B)
+    return np.stack([dense_upper(one, right) for one, right in zip(L, B, strict=True)])
 
 
 def require_variances(fit: LMMFit, what: str) -> None:

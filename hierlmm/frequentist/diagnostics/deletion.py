@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
 from hierlmm.frequentist.diagnostics import effects
-from hierlmm.frequentist.diagnostics.clusters import LARGEST, cholesky, covariances
+from hierlmm.frequentist.diagnostics.clusters import LARGEST, cholesky, covariances, lower
 from hierlmm.frequentist.diagnostics.projection import Projection
-from hierlmm.likelihood.triangular import solve_lower
+from hierlmm.likelihood.triangular import dense_lower
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -73,7 +73,7 @@ def without_groups(at: Projection, codes: Codes, levels: int) -> Deletion:
         return _deleted(at, 0.5 * (gram + gram.swapaxes(1, 2)), t)
     for level, rows, W in _pieces(at, codes, levels):
         half = cholesky(W)
-        B = solve_lower(half, np.column_stack([at.VX[rows], at.Py[rows]]))
+        B = dense_lower(half, np.column_stack([at.VX[rows], at.Py[rows]]))
         gram[level] += B[:, :p].T @ B[:, :p]
         t[level] += B[:, :p].T @ B[:, p]
     return _deleted(at, gram, t)
@@ -101,7 +101,7 @@ def _pieces(at: Projection, codes: Codes, levels: int) -> Iterator[tuple[int, Co
         return
     for batch in at.clusters.batches():
         L = cholesky(covariances(at.fit, batch)[0])
-        half = solve_lower(L, np.broadcast_to(np.eye(L.shape[1]), L.shape))
+        half = lower(L, np.broadcast_to(np.eye(L.shape[1]), L.shape))
         for rows, root in zip(batch, half, strict=True):
             for level in np.unique(codes[rows]):
                 own = codes[rows] == level

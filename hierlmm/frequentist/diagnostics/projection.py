@@ -15,15 +15,25 @@ from numpy.typing import NDArray
 from hierlmm.design.working import working_rows
 from hierlmm.errors import FitError
 from hierlmm.frequentist.diagnostics import effects
-from hierlmm.frequentist.diagnostics.clusters import LARGEST, Clusters, cholesky, covariances, require_variances
+from hierlmm.frequentist.diagnostics.clusters import (
+    LARGEST,
+    Clusters,
+    cholesky,
+    covariances,
+    lower,
+    require_variances,
+    upper,
+)
 from hierlmm.frequentist.lmm_joint import sum_variance
 from hierlmm.frequentist.lmm_structured import residual_variances
-from hierlmm.likelihood.triangular import solve_lower, solve_upper
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
 
 Array = NDArray[np.float64]
+
+# Rows of a cluster up to which dense algebra is worth its cost where the residuals are independent.
+DENSE = 200
 Codes = NDArray[np.intp]
 
 
@@ -36,7 +46,7 @@ class Projection:
     Py, RPy    (n,) P y, and R P y: the conditional residuals
     R, V_inv   (n,) diagonals of R and of V⁻¹
     RV, RVR    (n,) diagonals of R V⁻¹ and of R V⁻¹ R
-    clusters   the rows by independent cluster; whole whether their covariance matrices are small enough to form
+    clusters   the rows by independent cluster; whole whether their covariance matrices are formed
     Z          per factor in elimination order (n, q) columns of the working scale over the roots of `R` / sigma²
     """
 
@@ -53,11 +63,7 @@ class Projection:
     RVR: Array
     clusters: Clusters
     Z: tuple[Array, ...]
-
-    @property
-    def whole(self) -> bool:
-        """Whether the covariance matrix of every cluster may be formed."""
-        return self.clusters.largest <= LARGEST
+    whole: bool
 
     @property
     def P(self) -> Array:
@@ -76,7 +82,7 @@ class Projection:
         out = np.empty_like(A, dtype=np.float64)
         for batch in self.clusters.batches():
             L = cholesky(covariances(self.fit, batch)[0])
-            out[batch] = solve_upper(L, solve_lower(L, A[batch]))
+            out[batch] = upper(L, lower(L, A[batch]))
         return out
 
     def project(self, A: Array) -> Array:
@@ -99,7 +105,8 @@ def projection(fit: LMMFit, what: str) -> Projection:
     ratio = known / np.sqrt(R / fit.sigma2)
     Z = tuple(part * ratio[:, None] for part in rows.Z)
     correlated = fit.design.residual is not None and bool(fit.design.residual.group)
-    if clusters.largest <= LARGEST:
+    whole = clusters.largest <= (LARGEST if correlated else DENSE)
+    if whole:
         parts = _by_clusters(fit, clusters, columns)
     elif not correlated:
         parts = _by_effects(fit, Z, R, columns)
@@ -119,7 +126,7 @@ def projection(fit: LMMFit, what: str) -> Projection:
         V_inv, RV_own, RVR = V_inv + (VX**2).sum(1), RV_own + (RVX * VX).sum(1), RVR + (RVX**2).sum(1)
     return Projection(
         fit=fit, X=X @ turn, back=rows.X_map @ turn, VX=VX, RVX=RVX, Py=V[:, -1] - VX @ beta,
-        RPy=RV[:, -1] - RVX @ beta, R=R, V_inv=V_inv, RV=RV_own, RVR=RVR, clusters=clusters, Z=Z,
+        RPy=RV[:, -1] - RVX @ beta, R=R, V_inv=V_inv, RV=RV_own, RVR=RVR, clusters=clusters, Z=Z, whole=whole,
     )  # fmt: skip
 
 
@@ -144,8 +151,8 @@ def _by_clusters(fit: LMMFit, clusters: Clusters, columns: Array) -> _Parts:
     for batch in clusters.batches():
         V, R = covariances(fit, batch)
         L = cholesky(V)
-        half = solve_lower(L, np.broadcast_to(np.eye(V.shape[1]), V.shape))
-        solved, turned = half.swapaxes(1, 2) @ solve_lower(L, columns[batch]), half @ R
+        half = lower(L, np.broadcast_to(np.eye(V.shape[1]), V.shape))
+        solved, turned = half.swapaxes(1, 2) @ lower(L, columns[batch]), half @ R
         V_columns[batch], RV_columns[batch] = solved, R @ solved
         V_own[batch], RV_own[batch] = (half**2).sum(axis=1), (half * turned).sum(axis=1)
         RVR_own[batch] = (turned**2).sum(axis=1)

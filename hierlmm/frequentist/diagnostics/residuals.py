@@ -13,10 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
-from hierlmm.frequentist.diagnostics.clusters import LARGEST, Clusters, cholesky, covariances, require_variances
+from hierlmm.frequentist.diagnostics.clusters import LARGEST, Clusters, cholesky, covariances, lower, require_variances
 from hierlmm.frequentist.diagnostics.projection import Projection, projection
 from hierlmm.frequentist.lmm_structured import residual_variances
-from hierlmm.likelihood.triangular import solve_lower
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
@@ -86,5 +85,5 @@ def whitened(fit: LMMFit) -> Array:
     out = np.empty(len(r))
     for rows in clusters.batches():
         L = cholesky(covariances(fit, rows)[0])
-        out[rows] = solve_lower(L, r[rows][..., None])[..., 0]
+        out[rows] = lower(L, r[rows][..., None])[..., 0]
     return out
