@@ -41,7 +41,12 @@ def _check_rows(a: str, first: LMMFit, b: str, other: LMMFit) -> None:
     if x.rows != y.rows:
         one, two = first.design.index, other.design.index
         where = ""
-        if only := [*(f"{row} ({a})" for row in one.difference(two)), *(f"{row} ({b})" for row in two.difference(one))]:
+        if first.design.streamed is not None or other.design.streamed is not None:
+            where = " Rows of a stream are known by their number alone."
+        elif only := [
+            *(f"{row} ({a})" for row in one.difference(two)),
+            *(f"{row} ({b})" for row in two.difference(one)),
+        ]:
             where = f" Rows of one alone: {listed(only)}."
         elif len(one) == len(two):
             where = " They are the same rows in another order: sort the tables alike."

@@ -122,11 +122,16 @@ def _values(column: TermColumn, over: dict[str, Over], levels: dict[str, int]) -
 
 
 def _estimable(terms: Terms, term: int, whole: Array) -> Array:
-    """The contrasts over the columns of X, where aliased ones are what they are made of."""
+    """The contrasts over the columns of X.
+
+    Numeric columns that others determine are left out of the model; columns of cells without rows are what is missing.
+    """
     kept = whole[:, terms.kept]
     size = np.abs(whole).max(initial=0.0)
-    if (np.abs(whole[:, ~terms.kept] - kept @ terms.combinations) > 1e-8 * max(size, 1.0)).any():
-        names = ", ".join(c.name for c, keep in zip(terms.columns, terms.kept, strict=True) if not keep)
+    away = np.abs(whole[:, ~terms.kept] - kept @ terms.combinations).max(axis=0, initial=0.0)
+    lost = [c for c, keep in zip(terms.columns, terms.kept, strict=True) if not keep]
+    if any(c.coded and far > 1e-8 * max(size, 1.0) for c, far in zip(lost, away, strict=True)):
+        names = ", ".join(c.name for c in lost if c.coded)
         raise FitError(
             "A type III hypothesis weighs all cells equally, and needs observations in each; in term "
             f"{terms.names[term]} some have none, so that {names} is aliased. "

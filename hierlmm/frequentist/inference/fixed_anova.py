@@ -65,5 +65,7 @@ def fixed_anova(fit: LMMFit, type: Type = 3, df: Freedom = "satterthwaite") -> F
         statistic, den_df, _ = joint_statistic(fit.beta, L, np.zeros(len(L)), against)
         rows.append((name, len(L), den_df, statistic, f_tail(statistic, len(L), den_df)))
         contrasts[name] = pd.DataFrame(L, columns=list(fit.design.fixed))
+    if not rows:
+        notes.append("The fixed part has no term to test beside the intercept.")
     table = pd.DataFrame(rows, columns=["term", "num_df", "den_df", "statistic", "p"])
     return FixedAnova(table=table, contrasts=contrasts, type=type, df=df, notes=tuple(notes))

@@ -108,13 +108,13 @@ def reach(directions: Directions, r: int) -> float:
     base, S = directions.bases[directions.factor[r]], directions.S[r]
     if (E := directions.roots[r]) is not None:
         return float(np.abs(base).max() / np.abs(E).max())
-    touched = np.flatnonzero(np.abs(S).max(axis=1))
-    T = (base @ base.T)[np.ix_(touched, touched)]
-    values, vectors = np.linalg.eigh(T)
-    if values[0] <= 1e-12 * max(values[-1], 1e-300):
+    values, vectors = np.linalg.eigh(base @ base.T)
+    ranged = values > 1e-12 * max(float(values[-1]), 1e-300)
+    outside = vectors[:, ~ranged]
+    if float(np.abs(outside.T @ S @ outside).max(initial=0.0)) > 1e-12 * float(np.abs(S).max()):
         return 0.0
-    half = vectors / np.sqrt(values)
-    return float(1.0 / np.linalg.eigvalsh(half.T @ S[np.ix_(touched, touched)] @ half)[-1])
+    half = vectors[:, ranged] / np.sqrt(values[ranged])
+    return float(1.0 / np.linalg.eigvalsh(half.T @ S @ half)[-1])
 
 
 def _elements(q: int, block: Sequence[int], structure: str) -> list[Array]:

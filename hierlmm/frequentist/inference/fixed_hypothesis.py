@@ -14,6 +14,8 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -89,7 +91,7 @@ def _numbers(given: object, value: ArrayLike, names: Sequence[str]) -> Hypothesi
     if isinstance(given, pd.DataFrame):
         if unknown := [str(column) for column in given.columns if column not in names]:
             raise SpecError(_unknown(unknown[0], names, (), ()))
-        labels = [str(label) for label in given.index] if given.index.dtype == object else None
+        labels = None if isinstance(given.index, pd.RangeIndex) else [str(label) for label in given.index]
         given = given.reindex(columns=list(names), fill_value=0.0).to_numpy()
     try:
         L = np.atleast_2d(np.array(given, dtype=np.float64))
@@ -160,10 +162,21 @@ def _name_at(text: str, at: int, known: Sequence[str]) -> tuple[str, int] | None
         inner = text[at + 1 : end]
         return (inner, end + 1) if end > 0 and inner in known else None
     for name in known:
-        end = at + len(name)
-        if text.startswith(name, at) and not (end < len(text) and INSIDE.match(text[end])):
-            return name, end
+        found = _pattern(name).match(text, at)
+        if found and not INSIDE.match(text, found.end()):
+            return name, found.end()
     return None
+
+
+@lru_cache(maxsize=4096)
+def _pattern(name: str) -> re.Pattern[str]:
+    """A name, with or without blanks around what is no letter or digit: "poly(x,2)[1]" for "poly(x, 2)[1]"."""
+    pieces = re.findall(r"\w+|[^\w\s]", name)
+    pattern = re.escape(pieces[0]) if pieces else re.escape(name)
+    for before, piece in pairwise(pieces):
+        words = re.match(r"\w", before[-1]) and re.match(r"\w", piece)
+        pattern += (r"\s+" if words else r"\s*") + re.escape(piece)
+    return re.compile(pattern)
 
 
 def _unknown(found: str, names: Sequence[str], terms: Sequence[str], aliased: Sequence[str]) -> str:

@@ -189,13 +189,11 @@ def _by_differences(cp: CrossProducts, method: Method, directions: Directions, g
     start = np.array([(grams[f] * S).sum() for f, S in zip(directions.factor, directions.S, strict=True)])
     out = np.empty((k, k))
     for r in range(k):
-        far = reach(directions, r)
-        if far > 0:
-            out[r] = -_central(partial(sums, r), SHARE * far)
-        else:
-            G, q = cp.sizes[directions.factor[r]]
-            typical = float(np.trace(grams[directions.factor[r]])) / (G * q)
-            out[r] = -_forward(partial(sums, r), start, AWAY / max(typical, 1e-300))
+        far = SHARE * reach(directions, r)
+        G, q = cp.sizes[directions.factor[r]]
+        away = AWAY * G * q / max(float(np.trace(grams[directions.factor[r]])), 1e-300)
+        # a step that the data hardly feel would leave nothing but rounding of a central difference
+        out[r] = -(_central(partial(sums, r), far) if far > 0.1 * away else _forward(partial(sums, r), start, away))
     return 0.5 * (out + out.T)
 
 

@@ -60,8 +60,7 @@ class KenwardRoger:
         E = 1 - A2 / q
         # both vanish together in the one-sample case, where their ratio is 1
         ratio = 1.0 if abs(E) < 1e-14 and abs(V1) < 1e-14 else E / V1
-        rho = ratio**2 * V0 / (q * V2)
-        df = 4 + (q + 2) / (q * rho - 1)
+        df = 4 + (q + 2) * V2 / (ratio**2 * V0 - V2)  # 4 + (q + 2) / (q rho - 1), also where V2 = 0
         return df, 1.0 if abs(df - 2) < NEAR_TWO else df * E / (df - 2)
 
     def _moments(self, L: Array) -> tuple[float, float]:

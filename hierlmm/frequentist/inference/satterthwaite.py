@@ -37,6 +37,8 @@ Array = NDArray[np.float64]
 FLAT = 1e-9
 # Degrees of freedom of the single contrasts that differ by less are the same: lmerTest's bound.
 SAME = 1e-8
+# Degrees of freedom above which the variance of a contrast is known as far as doubles can tell.
+KNOWN = 1e12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +55,7 @@ class Satterthwaite:
         variance = float(contrast @ self.C @ contrast)
         gradient = self.slopes @ contrast @ contrast
         spread = float(gradient @ self.covariance @ gradient)
-        return 2 * variance**2 / spread if spread > 0 else np.inf
+        return 2 * variance**2 / spread if 2 * variance**2 < KNOWN * spread else np.inf
 
     def joint_df(self, L: Array) -> float:
         """Denominator degrees of freedom of the F statistic of contrasts L (q, p) of full rank."""
