@@ -26,6 +26,13 @@ from hierlmm.frequentist.inference.compare_models import compare_models
 from hierlmm.frequentist.inference.components_bootstrap import bootstrap_lrt
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.methods import fit
+from hierlmm.frequentist.moments.contrasts import contrast_constant, contrast_loglik, error_contrasts
+from hierlmm.frequentist.moments.neyman_scott import neyman_scott
+from hierlmm.frequentist.moments.representable import representable
+from hierlmm.frequentist.moments.results import MomentsFit
+from hierlmm.frequentist.moments.same_law import same_marginal_law
+from hierlmm.frequentist.moments.two_stage import two_stage
+from hierlmm.frequentist.moments.two_stage_results import TwoStage
 from hierlmm.saving import read
 from hierlmm.spec import (
     AR1,
@@ -86,6 +93,16 @@ __all__ = [
     "prior_predictive",
     "priors",
     "to_pymc",
+    # moments, two stages, error contrasts, marginal laws
+    "MomentsFit",
+    "TwoStage",
+    "contrast_constant",
+    "contrast_loglik",
+    "error_contrasts",
+    "neyman_scott",
+    "representable",
+    "same_marginal_law",
+    "two_stage",
     # files and the catalogue
     "Case",
     "load",
