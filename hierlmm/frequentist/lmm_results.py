@@ -464,6 +464,36 @@ class LMMFit:
 
         return criteria(self)
 
+    def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars")) -> pd.DataFrame:
+        """Estimates of the kinds "fixed", "ran_pars", "ran_vals", "ran_coefs" or "all" in one frame: see `lmm_tidy`."""
+        from hierlmm.frequentist.lmm_tidy import tidy
+
+        return tidy(self, effects)
+
+    def glance(self) -> pd.DataFrame:
+        """The fit in one row: sizes, likelihoods, criteria, and how it ended; see `lmm_tidy_glance`."""
+        from hierlmm.frequentist.lmm_tidy_glance import glance
+
+        return glance(self)
+
+    def augment(self, new: object = None, *, new_levels: NewLevels = "error") -> pd.DataFrame:
+        """The rows of the fit, or of a table, with fitted values, residuals and leverage: see `lmm_tidy_rows`."""
+        from hierlmm.frequentist.lmm_tidy_rows import augment
+
+        return augment(self, new, new_levels)
+
+    def to_latex(self, caption: str = "", label: str = "") -> str:
+        """The fit as a LaTeX table for the package booktabs; `hierlmm.tabulate` sets several side by side."""
+        from hierlmm.report.tables_lmm import tabulate
+
+        return tabulate(self).to_latex(caption, label)
+
+    def to_html(self, caption: str = "") -> str:
+        """The fit as an HTML table with its style; `hierlmm.tabulate` sets several side by side."""
+        from hierlmm.report.tables_lmm import tabulate
+
+        return tabulate(self).to_html(caption)
+
     def summary(self) -> str:
         """The fit as text, at most 80 columns wide."""
         from hierlmm.frequentist.lmm_summary import summary

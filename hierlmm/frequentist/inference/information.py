@@ -113,8 +113,8 @@ def information(
     kind   expected, observed, or average (of both, in parameters in which V is linear); see the top of this file
     scale  "variance": elements of G and residual variances; "sd": standard deviations and correlations
     of     "variances", or "all" with the fixed effects: (beta, psi), with a cross block where kind is "observed"
-    Raises FitError for an unknown kind, scale or of, fits without an optimum, on the boundary with scale "sd", and where
-    the expected information of a residual structure beside crossed factors is asked for.
+    Raises FitError for an unknown kind, scale or of, fits without an optimum, on the boundary with scale "sd", and
+    where the expected information of a residual structure beside crossed factors is asked for.
     """
     if kind not in get_args(InformationKind):
         raise FitError(f"`kind` is one of {', '.join(get_args(InformationKind))}; found {kind!r}. Use one of these.")
