@@ -22,6 +22,7 @@ from hierlmm.errors import (
     SpecError,
 )
 from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.diagnostics.type1 import TypeOneError, simulate_type1
 from hierlmm.frequentist.inference.compare_models import compare_models
 from hierlmm.frequentist.inference.components_bootstrap import bootstrap_lrt
 from hierlmm.frequentist.lmm_results import LMMFit
@@ -33,6 +34,7 @@ from hierlmm.frequentist.moments.results import MomentsFit
 from hierlmm.frequentist.moments.same_law import same_marginal_law
 from hierlmm.frequentist.moments.two_stage import two_stage
 from hierlmm.frequentist.moments.two_stage_results import TwoStage
+from hierlmm.report.tables_lmm import FitTable, tabulate
 from hierlmm.saving import read
 from hierlmm.spec import (
     AR1,
@@ -77,8 +79,11 @@ __all__ = [
     "Unstructured",
     # fits, posteriors, comparisons
     "AreaFit",
+    "TypeOneError",
+    "simulate_type1",
     "AreaPosterior",
     "Comparison",
+    "FitTable",
     "LMMFit",
     "LMMPosterior",
     "Moments",
@@ -92,6 +97,7 @@ __all__ = [
     "posterior",
     "prior_predictive",
     "priors",
+    "tabulate",
     "to_pymc",
     # moments, two stages, error contrasts, marginal laws
     "MomentsFit",

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from hierlmm.frequentist.diagnostics.envelope import place_of
 from hierlmm.frequentist.diagnostics.influence import ROW, Influence
-from hierlmm.frequentist.diagnostics.type1 import TypeOneError
+from hierlmm.frequentist.diagnostics.type1 import TypeOneError, exact_rate
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.report.appearance import AXIS, FIT, GUIDE, POSTERIOR, STEPS, TEXT, plain
+from hierlmm.report.diagnostics_residuals import WIDE
 
 # Units named in an influence plot, and levels in a caterpillar.
 NAMED, LEVELS = 5, 60
 # Units up to which each has a label of its own on the axis.
 LABELLED = 25
+# Heights of letters, in points: what tick labels ask for, and the smallest that can be read.
+LEGIBLE, SMALLEST = 10.0, 5.0
+# Places at which the exact rate is drawn.
+CURVE = 101
 MARKERS = "osD^v<>P"
 
 
@@ -41,7 +47,7 @@ def plot_influence(influence: Influence, *, ax: Axes) -> Axes:
     what = "row" if influence.by == ROW else influence.by
     if len(cook) <= LABELLED:
         labels = [plain(unit) for unit in influence.units]
-        ax.set_xticks(place, labels, rotation=90 if sum(map(len, labels)) > 60 else 0)
+        ax.set_xticks(place, labels, rotation=90 if sum(map(len, labels)) > WIDE else 0)
     ax.set_ylim(0, 1.12 * float(np.nan_to_num(cook).max(initial=1e-300)))
     ax.set_xlabel(plain(f"{what} left out" + ("" if len(cook) <= LABELLED else ", by position"), AXIS))
     ax.set_ylabel("Cook's distance")
@@ -60,23 +66,32 @@ def plot_effects(fit: LMMFit, *, ax: Axes, group: str = "", term: str = "Interce
     """
     f, _ = place_of(fit, group, term)
     name = fit.design.factors[f].name
-    frame = fit.random_effects
-    frame = frame[(frame["group"] == name) & (frame["term"] == term)].sort_values("estimate", kind="stable")
+    every = fit.random_effects
+    frame = every.loc[(every["group"] == name) & (every["term"] == term)].sort_values("estimate", kind="stable")
     total = len(frame)
     if total > LEVELS:
-        frame = frame.iloc[np.r_[0 : LEVELS // 2, total - LEVELS // 2 : total]]
+        frame = pd.concat([frame.head(LEVELS // 2), frame.tail(LEVELS // 2)])
         ax.set_title(f"{LEVELS} of {total} levels: the lowest and the highest", fontsize="small")
         ax.axhline(LEVELS / 2 - 0.5, color=GUIDE, linewidth=1)
     row = np.arange(len(frame))
     ax.axvline(0, color=GUIDE, linewidth=1, zorder=0)
     ax.hlines(row, frame["lower"], frame["upper"], color=FIT, linewidth=1.1, alpha=0.8)
     ax.plot(frame["estimate"], row, "o", color=FIT, markersize=3.6, linestyle="none")
-    ax.set_yticks(row, [plain(level) for level in frame["level"]])
-    ax.tick_params(axis="y", length=0)
+    _names(ax, [plain(level) for level in frame["level"]])
     ax.set_ylim(-0.6, len(row) - 0.4)
     ax.set_xlabel(plain(f"{term}, random effect and 95 % interval", AXIS))
     ax.set_ylabel(plain(name))
     return ax
+
+
+def _names(ax: Axes, names: list[str]) -> None:
+    """Names down the side, as small as the room asks for; every second or third where that is too little."""
+    room = ax.get_window_extent().height * 72 / ax.figure.dpi / max(len(names), 1)
+    step = max(1, int(np.ceil(SMALLEST / max(room, 0.1))))
+    ax.set_yticks(range(0, len(names), step), names[::step])
+    ax.tick_params(axis="y", length=0)
+    if room * step < LEGIBLE:
+        ax.tick_params(axis="y", labelsize=max(SMALLEST, 0.85 * room * step))
 
 
 def plot_type1(result: TypeOneError, *, ax: Axes) -> Axes:
@@ -91,7 +106,9 @@ def plot_type1(result: TypeOneError, *, ax: Axes) -> Axes:
     for k, size in enumerate(sizes):
         part = frame[frame["group_size"] == size].sort_values("icc")
         color = colors[k % len(colors)]
-        ax.plot(part["icc"], part["exact"], color=color, linewidth=1.2)
+        icc = np.linspace(float(part["icc"].min()), float(part["icc"].max()), CURVE)
+        exact = [exact_rate(rho, int(size), int(part["groups"].iloc[0]), result.level) for rho in icc]
+        ax.plot(icc, exact, color=color, linewidth=1.2)
         ax.errorbar(
             part["icc"], part["estimate"], 1.96 * part["se"], fmt=MARKERS[k % len(MARKERS)], color=color, markersize=4,
             linewidth=1, label=f"{size:g}",

@@ -10,6 +10,9 @@ from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.report.appearance import AXIS, FIT, GUIDE, POSTERIOR, TEXT, plain
 from hierlmm.report.quantiles import NAMED, normal_quantiles
 
+# Normal quantile beyond which a point outside the bands is named: in the middle all are close together.
+TAIL = 1.5
+
 
 def plot_residual_envelope(fit: LMMFit, *, ax: Axes, draws: int = 199, seed: int = 1) -> Axes:
     """Draw the ordered Pearson residuals against normal quantiles, with simulation envelopes. Returns `ax`.
@@ -24,12 +27,16 @@ def plot_residual_envelope(fit: LMMFit, *, ax: Axes, draws: int = 199, seed: int
 def plot_effect_envelope(
     fit: LMMFit, *, ax: Axes, group: str = "", term: str = "Intercept", draws: int = 199, seed: int = 1
 ) -> Axes:
-    """Draw the ordered predicted random effects `term` of `group` (default: the first factor) with simulation envelopes.
+    """Draw the ordered predicted random effects `term` of `group` (default: the first factor) with envelopes.
 
     Where the variance of the effects is zero all of them are zero, and the plot shows that. Returns `ax`; raises as
     `effect_envelope` does.
     """
-    _draw(effect_envelope(fit, group, term, draws, seed=seed), ax)
+    found = effect_envelope(fit, group, term, draws, seed=seed)
+    _draw(found, ax)
+    if not found.values.any():
+        ax.annotate("the variance is estimated as zero:\nso is every effect", (0.97, 0.05), xycoords="axes fraction",
+                    ha="right", va="bottom", fontsize="small", color=TEXT)  # fmt: skip
     name = group or fit.design.factors[0].name
     ax.set_ylabel(plain(f"random effect: {term} by {name}", AXIS))
     return ax
@@ -52,9 +59,9 @@ def _draw(found: Envelope, ax: Axes) -> None:
             z[outside], found.values[outside], "D", color=POSTERIOR, markersize=size, linestyle="none",
             label=f"outside ({int(outside.sum())})",
         )  # fmt: skip
-    beyond = np.maximum(found.all_lower - found.values, found.values - found.all_upper)
-    for k in np.argsort(-beyond, kind="stable")[:NAMED]:
-        if beyond[k] > 0:
+    farthest = np.flatnonzero(outside)[np.argsort(-np.abs(z[outside]), kind="stable")][:NAMED]
+    for k in farthest:
+        if abs(z[k]) > TAIL:
             side = -1 if z[k] > 0 else 1
             ax.annotate(
                 plain(found.labels[k]), (float(z[k]), float(found.values[k])), (5 * side, 0), color=TEXT,

@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 CONTINUOUS = 8
 # Share of the points that a local fit uses, and how many places it is computed at.
 SPAN, PLACES = 2 / 3, 60
+# Letters of all tick labels together from which they are turned.
+WIDE = 45
 # A residual beyond this is named.
 NAMED_FROM = 3.0
 
@@ -131,7 +133,7 @@ def draw_boxes(ax: Axes, parts: list[Array], labels: list[str], *, color: str = 
             )  # fmt: skip
         spread = np.linspace(-0.14, 0.14, 7)[np.arange(len(part)) % 7] if len(part) > 1 else np.zeros(len(part))
         ax.plot(k + spread, part, "o", color=color, markersize=2.2, alpha=0.5, linestyle="none", markeredgewidth=0)
-    long = sum(map(len, labels)) > 60
+    long = sum(map(len, labels)) > WIDE
     ax.set_xticks(range(len(labels)), labels, rotation=90 if long else 0)
     ax.set_xlim(-0.6, len(labels) - 0.4)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design.working import intercept
 from hierlmm.errors import listed
+from hierlmm.frequentist.diagnostics.deletion import whole_clusters
 from hierlmm.frequentist.diagnostics.findings import Finding, Verdict, graded
 from hierlmm.frequentist.diagnostics.projection import Projection
 
@@ -103,7 +104,7 @@ def _slopes(at: Projection, factor: GroupingFactor) -> Iterator[Finding]:
     open_ = [(name, x) for name, x in zip(names, X.T, strict=True) if name not in factor.coefficients]
     if not open_:
         return
-    nested = _nested(at, factor)
+    nested = whole_clusters(at, factor.codes)
     topic = f"slopes over {factor.name}"
     if not nested and len(X) * len(factor.levels) > AT_ONCE:
         yield Finding(topic=topic, value="the design is too large for a hint", verdict=Verdict.NOT_CHECKED)
@@ -116,13 +117,6 @@ def _slopes(at: Projection, factor: GroupingFactor) -> Iterator[Finding]:
         f"The effect of {listed(hinted)} may differ between levels of {factor.name}: fit its random slope and test it.",
         look=bool(hinted),
     )
-
-
-def _nested(at: Projection, factor: GroupingFactor) -> bool:
-    """Whether rows of different levels of a factor are independent."""
-    first = np.zeros(len(at.clusters.size), dtype=np.intp)
-    first[at.clusters.codes] = factor.codes
-    return bool((first[at.clusters.codes] == factor.codes).all())
 
 
 def slope_p(at: Projection, factor: GroupingFactor, x: Array, *, nested: bool) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import FitError, listed
 from hierlmm.frequentist.diagnostics.findings import Finding, Verdict, graded
-from hierlmm.frequentist.diagnostics.influence import influence_of
+from hierlmm.frequentist.diagnostics.influence import influence_of, quick
 from hierlmm.frequentist.diagnostics.normality import Shape, rank_correlation, shape
 from hierlmm.frequentist.diagnostics.projection import Projection
 from hierlmm.frequentist.diagnostics.residuals import studentised
@@ -30,6 +30,8 @@ VERY_SKEWED = 2.0
 TREND = 0.2
 # A studentised residual that one of n normal values exceeds with probability 0.01 or less is named as an outlier.
 OUTLYING = 0.01
+# Rows of a crossed design from which leaving out its groups takes more than a few seconds.
+MANY = 20_000
 
 
 def row_findings(at: Projection) -> Iterator[Finding]:
@@ -52,6 +54,11 @@ def row_findings(at: Projection) -> Iterator[Finding]:
 def _influence(at: Projection) -> Iterator[Finding]:
     for by in (None, *(factor.name for factor in at.fit.design.factors)):
         what = "rows" if by is None else f"levels of {by}"
+        call = "fit.influence()" if by is None else f"fit.influence({by!r})"
+        if by is not None and len(at.Py) > MANY and not quick(at, by):
+            value = f"{len(at.Py)} rows that depend on each other: it takes a while, ask for {call}"
+            yield Finding(topic=f"influential {what}", value=value, verdict=Verdict.NOT_CHECKED)
+            continue
         try:
             found = influence_of(at, by)
         except FitError as error:
@@ -64,7 +71,6 @@ def _influence(at: Projection) -> Iterator[Finding]:
             value += f": {listed(named['level'])}"
         if len(lost):
             value += f"; a fixed effect rests on one of them alone: {listed(lost)}"
-        call = "fit.influence()" if by is None else f"fit.influence({by!r})"
         yield graded(
             f"influential {what}",
             value,

@@ -67,7 +67,7 @@ def without_groups(at: Projection, codes: Codes, levels: int) -> Deletion:
     """
     p = at.X.shape[1]
     gram, t = np.zeros((levels, p, p)), np.zeros((levels, p))
-    if _whole(at, codes):
+    if whole_clusters(at, codes):
         np.add.at(gram, codes, at.X[:, :, None] * at.VX[:, None, :])
         np.add.at(t, codes, at.X * at.Py[:, None])
         return _deleted(at, 0.5 * (gram + gram.swapaxes(1, 2)), t)
@@ -79,8 +79,8 @@ def without_groups(at: Projection, codes: Codes, levels: int) -> Deletion:
     return _deleted(at, gram, t)
 
 
-def _whole(at: Projection, codes: Codes) -> bool:
-    """Whether the rows of each cluster have one level."""
+def whole_clusters(at: Projection, codes: Codes) -> bool:
+    """Whether the rows of each independent cluster have one level of `codes` (n,)."""
     first = np.zeros(len(at.clusters.size), dtype=np.intp)
     first[at.clusters.codes] = codes
     return bool((first[at.clusters.codes] == codes).all())

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import DesignError, listed
-from hierlmm.frequentist.diagnostics.deletion import Deletion, without_groups, without_rows
+from hierlmm.frequentist.diagnostics.deletion import Deletion, whole_clusters, without_groups, without_rows
 from hierlmm.frequentist.diagnostics.projection import Projection, projection
 
 if TYPE_CHECKING:
@@ -157,3 +157,9 @@ def influence_of(at: Projection, by: str | None = None) -> Influence:
     return Influence(
         by=by, units=units, rows=rows, terms=design.fixed, beta=fit.beta, se=se, deletion=found
     )  # fmt: skip
+
+
+def quick(at: Projection, by: str) -> bool:
+    """Whether leaving out the levels of a grouping factor takes sums over the rows only, or small blocks."""
+    factor = next(factor for factor in at.fit.design.factors if factor.name == by)
+    return at.whole or whole_clusters(at, factor.codes)
