@@ -35,7 +35,7 @@ TABLE: dict[str, tuple[set[str], set[str], set[str]]] = {
     "__main__": ({"cli"}, set(), set()),
 }
 # Methods of results that hand themselves on in one line, and the place each may name.
-DELEGATES = {"plot": "report", "report": "report", "save": "saving"}
+DELEGATES = {"plot": "report", "report": "report", "to_latex": "report", "to_html": "report", "save": "saving"}
 # What `import hierlmm` must not load, for the sake of its time.
 HEAVY = (
     "pymc", "pytensor", "nutpie", "arviz", "arviz_base", "arviz_stats", "arviz_plots", "xarray", "matplotlib", "numba",

@@ -16,6 +16,7 @@ from hierlmm.likelihood.area_variance import VarianceEstimate
 from hierlmm.spec.model import ModelSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from hierlmm.frequentist.profile import ProfileCurve
@@ -215,6 +216,36 @@ class AreaFit:
         from hierlmm.frequentist.profile import area_profile
 
         return area_profile(self)
+
+    def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars")) -> pd.DataFrame:
+        """Estimates of the kinds "fixed", "ran_pars", "ran_vals", "ran_coefs" or "all" in a frame: see `area_tidy`."""
+        from hierlmm.frequentist.area_tidy import tidy
+
+        return tidy(self, effects)
+
+    def glance(self) -> pd.DataFrame:
+        """The fit in one row, with the columns of every fit: see `lmm_tidy_glance`."""
+        from hierlmm.frequentist.area_tidy import glance
+
+        return glance(self)
+
+    def augment(self) -> pd.DataFrame:
+        """The areas with fitted values, residuals and leverage, with the columns of every fit: see `area_tidy`."""
+        from hierlmm.frequentist.area_tidy import augment
+
+        return augment(self)
+
+    def to_latex(self, caption: str = "", label: str = "") -> str:
+        """The fit as a LaTeX table for the package booktabs; `hierlmm.tabulate` sets several side by side."""
+        from hierlmm.report.tables_lmm import tabulate
+
+        return tabulate(self).to_latex(caption, label)
+
+    def to_html(self, caption: str = "") -> str:
+        """The fit as an HTML table with its style; `hierlmm.tabulate` sets several side by side."""
+        from hierlmm.report.tables_lmm import tabulate
+
+        return tabulate(self).to_html(caption)
 
     def summary(self) -> str:
         """The fit in at most 80 columns; a fit that did not converge or ended at zero says so first."""
