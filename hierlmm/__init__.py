@@ -35,7 +35,6 @@ from hierlmm.frequentist.moments.same_law import same_marginal_law
 from hierlmm.frequentist.moments.two_stage import two_stage
 from hierlmm.frequentist.moments.two_stage_results import TwoStage
 from hierlmm.report.tables_lmm import FitTable, tabulate
-from hierlmm.report.tables_lmm import FitTable, tabulate
 from hierlmm.saving import read
 from hierlmm.spec import (
     AR1,
