@@ -41,7 +41,7 @@ def _check(fit: LMMFit) -> None:
     elif len(fit.phi):
         reason = f"the residuals have the structure {type(fit.spec.residual).__name__}, whose parameters move V as well"
     elif not is_available(fit.equations):
-        reason = f"the grouping factors are crossed and have more than {WHOLE} effects together"
+        reason = f"the grouping factors are crossed, and large (more than {WHOLE} effects together, or kept in cells)"
     else:
         return
     raise FitError(

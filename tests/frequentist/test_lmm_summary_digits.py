@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -188,6 +189,22 @@ def test_a_fit_without_a_likelihood_has_no_tests():
 
     assert "no df and p: the likelihood has no upper bound" in text
     assert "Scaled residuals" not in text
+
+
+def test_a_large_crossed_design_is_summarised_without_degrees_of_freedom():
+    """Products kept in cells: the summary says where df and p are to be had; so do the errors of predictions."""
+    ratings = pd.read_csv(Path(__file__).parents[1] / "data" / "InstEval.csv.gz")
+    fit = hl.fit(hl.lmm("y ~ service + (1 | s) + (1 | d)"), ratings[ratings["s"] <= 70])
+    assert fit.equations.cells is not None
+
+    text = fit.summary()
+
+    assert 'see fit.test(..., df="satterthwaite")' in text.replace("\n", " ")
+    assert max(map(len, text.splitlines())) <= 80
+    assert fit.tidy("fixed")["p"].isna().all()
+    assert "No degrees of freedom were computed" in fit.to_html()
+    with pytest.raises(hl.FitError, match="kept in cells"):
+        fit.predict(parameters="estimated")
 
 
 def test_known_variances_have_a_normal_reference():
