@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,7 +76,7 @@ class State:
 
 def _read(path: Path, key: dict[str, str]) -> dict[int, Batch]:
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as held:
             words = json.loads(held["words"].tobytes())
             starts = held["starts"].tolist()
             values = [held[f"values{i}"] for i in range(len(starts))]
@@ -84,7 +86,7 @@ def _read(path: Path, key: dict[str, str]) -> dict[int, Batch]:
             start: Batch(start, value, tuple(outcomes), tuple((int(i), str(text)) for i, text in problems))
             for start, value, outcomes, problems in parts
         }
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise FileError(
             f"{path} must hold the state of a bootstrap; it cannot be read as one ({error}). Give another path, or "
             "remove the file."
