@@ -72,6 +72,11 @@ def hypothesis_of(
     return Hypothesis(np.array([row for row, _ in rows]), np.array([c for _, c in rows]), tuple(labels))
 
 
+def is_text(given: object) -> bool:
+    """Whether a hypothesis is stated in words, so that names of terms may stand in it."""
+    return _texts(given) is not None
+
+
 def _texts(given: object) -> list[str] | None:
     """The texts that a hypothesis consists of; None where it is numbers."""
     if isinstance(given, str):

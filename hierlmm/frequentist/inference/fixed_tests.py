@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from hierlmm.errors import SpecError
 from hierlmm.frequentist.inference.contrasts_terms import terms_of
 from hierlmm.frequentist.inference.fixed_distributions import f_tail, t_quantile, t_tails
-from hierlmm.frequentist.inference.fixed_hypothesis import Hypothesis, hypothesis_of
+from hierlmm.frequentist.inference.fixed_hypothesis import Hypothesis, hypothesis_of, is_text
 from hierlmm.frequentist.inference.fixed_reference import NAMES, Freedom, Reference, reference
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def fixed_test(
     if not 0 < level < 1:
         raise SpecError(f"The level of an interval must lie between 0 and 1; found {level!r}.")
     against = reference(fit, df)
-    stated = hypothesis_of(hypothesis, value, fit.design.fixed, _terms(fit), fit.design.aliased)
+    terms = _terms(fit) if is_text(hypothesis) else {}
+    stated = hypothesis_of(hypothesis, value, fit.design.fixed, terms, fit.design.aliased)
     kept, note = _essential(stated)
     statistic, den_df, scale = joint_statistic(fit.beta, stated.L[kept], stated.c[kept], against)
     return FixedTest(

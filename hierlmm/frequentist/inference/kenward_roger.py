@@ -2,8 +2,9 @@
 
     Phi_A = Phi + 2 Phi {sum_rs W_rs (Q_rs - P_r Phi P_s)} Phi,    W the inverse expected information of REML,
 
-for a covariance matrix V that is linear in its parameters, so that there are no terms in second derivatives of V. All
-elements of the covariance matrices count, also where the fit lies on the boundary. Degrees of freedom and scale of F
+for a covariance matrix V that is linear in its parameters, so that there are no terms in second derivatives of V:
+random effects, and residuals that are compound symmetric, Toeplitz, unstructured or stratified. All elements of the
+covariance matrices count, also where the fit lies on the boundary. Degrees of freedom and scale of F
 are the formulas of 1997 with the expected information, as in pbkrtest, which agrees with them in all its digits but
 for a scale set to 1 where |df - 2| < 0.01. SAS offers, as KENWARDROGER2, the covariance of Kenward & Roger (2009),
 Comput. Stat. Data Anal. 53:2583-2595: for linear structures it is the one here.
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from hierlmm.errors import FitError
 from hierlmm.frequentist.inference.fixed_directions import linear_directions
 from hierlmm.frequentist.inference.fixed_traces import fixed_slopes, trace_matrix
+from hierlmm.frequentist.inference.kenward_roger_structured import expansion
 from hierlmm.frequentist.inference.satterthwaite import on_data_scale
 
 if TYPE_CHECKING:
@@ -75,20 +77,21 @@ class KenwardRoger:
 def kenward_roger(fit: LMMFit) -> KenwardRoger:
     """The adjusted covariance of a REML fit.
 
-    Raises FitError for an ML fit and for residual structures, whose covariance is not linear in its parameters.
+    Raises FitError for an ML fit, and for residual structures that are not linear in variances and covariances.
     """
     if fit.method != "reml":
         raise FitError(
             "Kenward and Roger's correction is derived for REML; this fit is by ml. "
             'Fit with method="reml", or use df="satterthwaite".'
         )
-    if len(fit.phi):
-        raise FitError(
-            "Kenward and Roger's correction is computed where the covariance is linear in its parameters; this fit "
-            f'has residuals of structure {type(fit.spec.residual).__name__}. Use df="satterthwaite".'
-        )
     at, cp = fit.at, fit.equations
     assert at is not None
+    if len(fit.phi):
+        found = expansion(fit)
+        weights = _inverse_information(found.traces)
+        added = np.einsum("rs,rsij->ij", weights, found.core, optimize=True)
+        adjusted = on_data_scale(fit, at, np.eye(cp.p) + (added + added.T))
+        return KenwardRoger(fit.vcov_beta, adjusted, on_data_scale(fit, at, found.slopes), weights)
     directions = linear_directions(cp, at.factors)
     first = 1 if cp.known_sigma2 else 0
     slopes, core = fixed_slopes(at, cp, directions)

@@ -151,7 +151,9 @@ def test_what_is_not_available_is_refused_with_a_way_out(polite):
     """Unknown kinds, Kenward-Roger for ML and for residual structures, levels, types, exact fits."""
     data = hl.load("politeness").data
     by_ml = hl.fit(polite.spec, data, "ml")
-    strata = hl.fit(hl.lmm("frequency ~ attitude + (1 | subject)", residual=hl.Stratified("gender")), data)
+    serial = hl.fit(hl.lmm("frequency ~ attitude", residual=hl.HeterogeneousCompoundSymmetry("block", "scenario")),
+                    data.assign(block=data["subject"].astype(str) + data["attitude"].astype(str)))  # fmt: skip
+    edge = hl.fit(hl.lmm("frequency ~ attitude + (1 + attitude | subject)", residual=hl.Stratified("gender")), data)
     exact = hl.fit(hl.lmm("y ~ x"), pd.DataFrame({"x": [1.0, 2.0, 3.0, 5.0], "y": [2.0, 4.0, 6.0, 10.0]}))
     empty = hl.fit(hl.lmm("frequency ~ 0 + (1 | subject)"), data)
 
@@ -159,8 +161,10 @@ def test_what_is_not_available_is_refused_with_a_way_out(polite):
         polite.test("attitude", df="kr")
     with pytest.raises(FitError, match=r'derived for REML.*method="reml"'):
         by_ml.anova(df="kenward-roger")
-    with pytest.raises(FitError, match=r"linear in its parameters.*Stratified"):
-        strata.anova(df="kenward-roger")
+    with pytest.raises(FitError, match=r"linear in its parameters.*HeterogeneousCompoundSymmetry"):
+        serial.anova(df="kenward-roger")
+    with pytest.raises(FitError, match="inside its parameter space"):
+        edge.anova(df="kenward-roger")
     with pytest.raises(SpecError, match="between 0 and 1"):
         polite.test("attitude", level=95)
     with pytest.raises(SpecError, match="must be 1, 2 or 3"):

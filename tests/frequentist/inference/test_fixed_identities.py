@@ -134,6 +134,53 @@ def test_kenward_roger_is_the_formula_with_full_matrices():
     assert_allclose(found.joint(np.array([[0.0, 1.0]])), [2 / A2, 1.0], rtol=1e-8)
 
 
+def dense_adjusted(X: np.ndarray, V: np.ndarray, moves: list[np.ndarray]) -> np.ndarray:
+    """Kenward & Roger (1997) with n x n matrices, V linear in the coefficients of `moves`."""
+    W = np.linalg.inv(V)
+    Phi = np.linalg.inv(X.T @ W @ X)
+    P = W - W @ X @ Phi @ X.T @ W
+    weights = np.linalg.inv(0.5 * np.array([[np.sum((P @ r) * (P @ s).T) for s in moves] for r in moves]))
+    slopes = [-X.T @ W @ r @ W @ X for r in moves]
+    added = sum(weights[i, j] * (X.T @ W @ r @ W @ s @ W @ X - slopes[i] @ Phi @ slopes[j])
+                for i, r in enumerate(moves) for j, s in enumerate(moves))  # fmt: skip
+    return Phi + 2 * Phi @ added @ Phi
+
+
+@pytest.mark.parametrize("structure", [hl.Unstructured, hl.Toeplitz])
+def test_kenward_roger_of_residual_structures_is_the_formula_with_full_matrices(structure):
+    """Sitka with gaps: covariances by occasion or by lag, differentiated against written out."""
+    data = hl.load("sitka").data
+    data = data.assign(occ=data.groupby("tree")["Time"].rank().astype(int))[(7 * np.arange(len(data))) % 11 != 3]
+    data = data[data["tree"].isin(data["tree"].unique()[::3])]
+    fit = hl.fit(hl.lmm("size ~ Time * treat", residual=structure("tree", "occ")), data)
+    tree, occ = data["tree"].to_numpy(), data["occ"].to_numpy() - 1
+    same = tree[:, None] == tree
+    V = same * fit.residual_covariance.to_numpy()[np.ix_(occ, occ)]
+    if structure is hl.Toeplitz:
+        moves = [same * (np.abs(occ[:, None] - occ) == lag) for lag in range(5)]
+    else:
+        pairs = [((occ == i)[:, None] & (occ == j)) for i in range(5) for j in range(i + 1)]
+        moves = [same * (pair | pair.T) for pair in pairs]
+
+    found = kenward_roger(fit)
+
+    expected = dense_adjusted(fit.design.X, V, [move.astype(float) for move in moves])
+    scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    assert_allclose(found.adjusted / scale, expected / scale, atol=1e-6)
+
+
+def test_kenward_roger_of_strata_is_the_formula_with_full_matrices():
+    """A random intercept beside a residual variance for each gender."""
+    data = hl.load("politeness").data.dropna()
+    fit = hl.fit(hl.lmm("frequency ~ attitude * gender + (1 | subject)", residual=hl.Stratified("gender")), data)
+    same = (data["subject"].to_numpy()[:, None] == data["subject"].to_numpy()).astype(float)
+    strata = [np.diag((data["gender"] == g).to_numpy().astype(float)) for g in "FM"]
+    variances = fit.variance_components.query("group == 'Residual' and quantity == 'variance'")["estimate"]
+    V = fit.G[0][0, 0] * same + sum(v * part for v, part in zip(variances, strata, strict=True))
+
+    assert_allclose(kenward_roger(fit).adjusted, dense_adjusted(fit.design.X, V, [same, *strata]), rtol=1e-7)
+
+
 @pytest.mark.parametrize("formula", ["y ~ x + (x | g) + (1 | h)", "y ~ x + (1 | g) + (x || h)"])
 def test_cells_give_what_dense_products_give(formula, monkeypatch):
     """Traces by extrapolated differences over cells against block algebra: degrees of freedom to 1e-8."""
@@ -193,9 +240,10 @@ def test_compound_symmetry_of_residuals_is_the_random_intercept():
     residual = hl.fit(hl.lmm("size ~ Time * treat", residual=hl.CompoundSymmetry("tree")), sitka)
     random = hl.fit(hl.lmm("size ~ Time * treat + (1 | tree)"), sitka)
 
-    first, second = residual.anova(type=3), random.anova(type=3)
+    for df in ("satterthwaite", "kenward-roger"):
+        first, second = residual.anova(df=df), random.anova(df=df)
 
-    assert_allclose(first.table.iloc[:, 1:].astype(float), second.table.iloc[:, 1:].astype(float), rtol=1e-7)
+        assert_allclose(first.table.iloc[:, 1:].astype(float), second.table.iloc[:, 1:].astype(float), rtol=1e-7)
 
 
 def test_unstructured_residuals_of_complete_data_leave_groups_less_treatments():
