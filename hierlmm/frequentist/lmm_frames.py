@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.lmm import ml_criterion
+from hierlmm.likelihood.lmm_derivatives import profiled_value
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
@@ -59,7 +59,7 @@ def marginal_loglik(fit: LMMFit) -> float:
     """Log of the full likelihood at the fit's theta."""
     if fit.at is None:
         return np.inf
-    return -0.5 * float(ml_criterion(fit.equations, fit.at.factors))
+    return -0.5 * profiled_value(fit.equations, fit.at.state, fit.at.solved, "ml")
 
 
 def random_frame(fit: LMMFit) -> pd.DataFrame:

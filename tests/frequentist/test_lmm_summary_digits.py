@@ -207,6 +207,23 @@ def test_a_large_crossed_design_is_summarised_without_degrees_of_freedom():
         fit.predict(parameters="estimated")
 
 
+def test_the_full_likelihood_at_a_restricted_optimum_is_that_of_dense_matrices():
+    """-2 log likelihood with sigma² and beta at their best for this theta, from an n x n matrix: cells and products."""
+    ratings = pd.read_csv(Path(__file__).parents[1] / "data" / "InstEval.csv.gz")
+    for students in (5, 70):
+        part = ratings[ratings["s"] <= students]
+        fit = hl.fit(hl.lmm("y ~ service + (1 | s) + (1 | d)"), part)
+        V = np.eye(len(part))
+        for factor, theta in zip(fit.design.factors, fit.theta, strict=True):
+            V += theta[0, 0] ** 2 * (factor.codes[:, None] == factor.codes)
+        X, y, n = fit.design.X, fit.design.y, len(part)
+        r = y - X @ fit.beta
+        variance = r @ np.linalg.solve(V, r) / n
+        expected = -0.5 * (np.linalg.slogdet(V)[1] + n * (1 + np.log(2 * np.pi * variance)))
+
+        assert fit.glance()["marginal_loglik"].item() == pytest.approx(expected, rel=1e-10)
+
+
 def test_known_variances_have_a_normal_reference():
     """Nothing is estimated but beta: df is infinite, p that of the normal distribution."""
     table = hl.load("sleepstudy").data.assign(v=900.0)
