@@ -16,12 +16,13 @@ from hierlmm.compare.results import Comparison
 from hierlmm.errors import FileError
 from hierlmm.frequentist.area_results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
+from hierlmm.frequentist.moments.results import MomentsFit
 from hierlmm.saving.archive import MANIFEST, Source, Store, replacing
 from hierlmm.saving.codec import Decoder, Encoder
 from hierlmm.saving.designs import Designs
 from hierlmm.saving.manifest import KINDS, Result, check, head
 
-Saved = LMMFit | AreaFit | LMMPosterior | AreaPosterior | Comparison
+Saved = LMMFit | AreaFit | MomentsFit | LMMPosterior | AreaPosterior | Comparison
 
 # What reading raises where the bytes are not those that were written.
 DAMAGE = (

@@ -19,14 +19,16 @@ from hierlmm.compare.results import Comparison
 from hierlmm.errors import FileError
 from hierlmm.frequentist.area_results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
+from hierlmm.frequentist.moments import quadratic
+from hierlmm.frequentist.moments.results import MomentsFit
 from hierlmm.likelihood import area_variance, optimum, trust_region
 
 # Raised whenever an older hierlmm would misread a file; files of every format up to this one are read.
 FORMAT = 1
-KINDS = ("LMMFit", "AreaFit", "LMMPosterior", "AreaPosterior", "Comparison")
+KINDS = ("LMMFit", "AreaFit", "MomentsFit", "LMMPosterior", "AreaPosterior", "Comparison")
 SAMPLERS = ("pymc", "pytensor", "nutpie")
 
-Result = LMMFit | AreaFit | Posterior | Comparison
+Result = LMMFit | AreaFit | MomentsFit | Posterior | Comparison
 
 
 def head(result: Result) -> dict[str, Any]:
@@ -52,7 +54,9 @@ def about(result: Result) -> dict[str, Any]:
     return {"method": result.method, "tolerances": _tolerances(result)}
 
 
-def _tolerances(fit: LMMFit | AreaFit) -> dict[str, float]:
+def _tolerances(fit: LMMFit | AreaFit | MomentsFit) -> dict[str, float]:
+    if isinstance(fit, MomentsFit):
+        return {"settled": quadratic.SETTLED}
     if isinstance(fit, AreaFit):
         return {"step": area_variance.STEP, "decrement": area_variance.DECREMENT}
     return {

@@ -21,8 +21,11 @@ VALUES: Mapping[str, str] = {
     "Fingerprint": "hierlmm.design.types",
     "LMMPosterior": "hierlmm.bayes.lmmresults",
     "LMMTerms": "hierlmm.bayes.lmmterms",
+    "MomentsFit": "hierlmm.frequentist.moments.results",
     "Points": "hierlmm.bayes.lmmterms",
     "Propriety": "hierlmm.bayes.propriety",
+    "SquaresTable": "hierlmm.frequentist.moments.henderson",
+    "VarianceComponent": "hierlmm.frequentist.moments.components",
     "VarianceEstimate": "hierlmm.likelihood.area_variance",
     "Variances": "hierlmm.bayes.density",
 }
@@ -30,6 +33,7 @@ ENUMS: Mapping[str, str] = {
     "Agreement": "hierlmm.compare.results",
     "AreaOutcome": "hierlmm.frequentist.area_results",
     "LMMOutcome": "hierlmm.frequentist.lmm_results",
+    "MomentsOutcome": "hierlmm.frequentist.moments.results",
 }
 
 

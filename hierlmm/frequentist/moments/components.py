@@ -16,18 +16,27 @@ RESIDUAL = "Residual"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Component:
+class VarianceComponent:
     """One parameter of the covariance matrix of the random effects of one factor.
 
-    factor  position in the elimination order; matrix (q, q) what it multiplies
-    group, term, term2   as in the table of variance components; term2 "" for a variance
+    factor  position in the elimination order; matrix (q, q) what it multiplies; group its name
+    pairs   term and term2 of each entry of that matrix, as in the table of variance components; term2 "" for a variance
     """
 
     factor: int
     matrix: Array
     group: str
-    term: str
-    term2: str
+    pairs: tuple[tuple[str, str], ...]
+
+    @property
+    def term(self) -> str:
+        """The coefficient, of several of one variance the first."""
+        return self.pairs[0][0]
+
+    @property
+    def term2(self) -> str:
+        """The other coefficient of a covariance; "" for a variance."""
+        return self.pairs[0][1]
 
     @property
     def name(self) -> str:
@@ -37,13 +46,12 @@ class Component:
         return f"{self.group}: {self.term}" + (f", {self.term2}" if self.term2 else "")
 
 
-def components(design: LMMDesign, cp: CrossProducts) -> tuple[Component, ...]:
+def components(design: LMMDesign, cp: CrossProducts) -> tuple[VarianceComponent, ...]:
     """The parameters of all factors, in the order in which the formula names these."""
     found = []
     for f, factor in enumerate(design.factors):
         position, q = cp.order.index(f), len(factor.coefficients)
         for block, structure in zip(factor.blocks, factor.structures, strict=True):
-            names = [factor.coefficients[a] for a in block]
             for a, b in _entries(block, structure):
                 matrix = np.zeros((q, q))
                 if structure == "general":
@@ -51,9 +59,14 @@ def components(design: LMMDesign, cp: CrossProducts) -> tuple[Component, ...]:
                 else:
                     part = np.eye(len(block)) if a == b else 1.0 - np.eye(len(block))
                     matrix[np.ix_(block, block)] = part
-                first, second = names[block.index(b)], "" if a == b else names[block.index(a)]
-                found.append(Component(position, matrix, factor.name, first, second))
+                found.append(VarianceComponent(position, matrix, factor.name, _pairs(matrix, factor.coefficients)))
     return tuple(found)
+
+
+def _pairs(matrix: Array, names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Names of the entries of the lower triangle that are not zero, column by column."""
+    columns, rows = np.nonzero(np.tril(matrix).T)
+    return tuple((names[r], "" if r == c else names[c]) for r, c in zip(rows, columns, strict=True))
 
 
 def _entries(block: tuple[int, ...], structure: str) -> list[tuple[int, int]]:
@@ -63,7 +76,9 @@ def _entries(block: tuple[int, ...], structure: str) -> list[tuple[int, int]]:
     return [(block[0], block[0])] + ([(block[0], block[1])] if structure == "cs" else [])
 
 
-def matrices(found: tuple[Component, ...], values: Array, widths: tuple[tuple[int, int], ...]) -> tuple[Array, ...]:
+def matrices(
+    found: tuple[VarianceComponent, ...], values: Array, widths: tuple[tuple[int, int], ...]
+) -> tuple[Array, ...]:
     """Per factor in elimination order (q, q) the matrix that the values of the parameters give."""
     out = [np.zeros((q, q)) for _, q in widths]
     for component, value in zip(found, values, strict=True):
@@ -71,7 +86,7 @@ def matrices(found: tuple[Component, ...], values: Array, widths: tuple[tuple[in
     return tuple(out)
 
 
-def to_data_scale(found: tuple[Component, ...], cp: CrossProducts) -> Array:
+def to_data_scale(found: tuple[VarianceComponent, ...], cp: CrossProducts) -> Array:
     """(k, k) matrix that takes parameters on the working scale to those of the data: G = B G_work B'."""
     T = np.zeros((len(found), len(found)))
     for j, source in enumerate(found):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hierlmm.frequentist.moments import henderson, quadratic, uncertainty
 from hierlmm.frequentist.moments.annihilator import Sums
-from hierlmm.frequentist.moments.components import Component
+from hierlmm.frequentist.moments.components import VarianceComponent
 from hierlmm.frequentist.moments.henderson import SquaresTable
 from hierlmm.frequentist.moments.uncertainty import Coordinates
 
@@ -31,7 +31,7 @@ class Task:
     """What is estimated: sums, components on the working scale, and the factors in the order of the formula."""
 
     sums: Sums
-    found: tuple[Component, ...]
+    found: tuple[VarianceComponent, ...]
     order: tuple[int, ...]
     names: tuple[str, ...]
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from hierlmm.design.crossproducts import CrossProducts
 from hierlmm.design.types import LMMDesign
-from hierlmm.errors import DesignError, listed
+from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.lmm import fit_reml
+from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
 from hierlmm.frequentist.moments import quadratic
 from hierlmm.frequentist.moments.annihilator import Sums, inverse, is_positive_definite
 from hierlmm.frequentist.moments.components import components, matrices, to_data_scale
@@ -39,16 +40,18 @@ SEQUENTIAL = "Henderson's method III, sums of squares in the order of the formul
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Working:
-    """A design with its sums and the way back to the scale of the data."""
+    """A design with its sums, the way back to the scale of the data, and its REML fit."""
 
     design: LMMDesign
     task: Task
     cp: CrossProducts
     T: Array
+    reml: LMMFit
 
     @classmethod
     def of(cls, design: LMMDesign) -> Working:
-        """Raises DesignError where the residuals are not independent with one unknown variance, or nothing varies."""
+        """Raises DesignError where the residuals are not independent with one unknown variance, or there are no random
+        effects, and FitError where fixed and random effects reproduce the response exactly."""
         if not isinstance(design.spec.residual, Independent) or design.residual is not None:
             raise DesignError(
                 "Moment estimators are for independent residuals of one unknown variance; the model has "
@@ -58,11 +61,14 @@ class Working:
             raise DesignError(
                 f"Variance components need a random-effects term; {design.spec.formula} has none. Add (1 | group)."
             )
+        reml = fit_reml(design)
+        if reml.outcome in (LMMOutcome.NO_RESIDUAL, LMMOutcome.NO_VARIATION):
+            raise FitError(f"Moment estimators need variation of the residuals to measure. {reml.outcome.value}")
         sums, cp = Sums.of(design)
         order = tuple(cp.order.index(f) for f in range(len(design.factors)))
         found = components(design, cp)
         task = Task(sums, found, order, tuple(factor.name for factor in design.factors))
-        return cls(design, task, cp, to_data_scale(found, cp))
+        return cls(design, task, cp, to_data_scale(found, cp), reml)
 
 
 def fit_anova(design: LMMDesign) -> MomentsFit:
@@ -187,7 +193,6 @@ def _assembled(
     if table is not None:
         expected = np.asarray(np.linalg.solve(to_data.T, table.coefficients.T).T)
         table = SquaresTable(table.squares, table.df, expected)
-    reml = fit_reml(design)
     return MomentsFit(
         spec=design.spec,
         design=design,
@@ -203,7 +208,7 @@ def _assembled(
         beta=beta,
         vcov_beta=vcov_beta,
         share=_shares(task, work, float(theta[-1])),
-        reml=reml,
+        reml=at.reml,
         steps=steps,
         notes=(
             *design.notes,

@@ -41,8 +41,9 @@ def variance_frame(fit: MomentsFit) -> pd.DataFrame:
 
 def _rows(fit: MomentsFit) -> Iterator[tuple[str, str, str, str, float, float, float, float]]:
     errors = np.sqrt(np.diagonal(fit.vcov))
-    where = [(c.group, c.term, c.term2) for c in fit.components] + [(RESIDUAL, "", "")]
-    for (group, term, term2), value, se in zip(where, fit.estimates, errors, strict=True):
+    places = [(c.group, *pair, k) for k, c in enumerate(fit.components) for pair in c.pairs] + [(RESIDUAL, "", "", -1)]
+    for group, term, term2, k in places:
+        value, se = fit.estimates[k], errors[k]
         low, high = value - NORMAL_975 * se, value + NORMAL_975 * se
         if group == RESIDUAL:
             low, high = _residual_interval(fit, low, high)

@@ -17,6 +17,9 @@ from hierlmm.frequentist.moments.annihilator import RANK, Sums, residual_project
 
 Array = NDArray[np.float64]
 
+# Coefficient of an expected sum of squares, relative to the largest, below which it is zero.
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SquaresTable:
@@ -74,7 +77,7 @@ def _reductions(
             "use sums in order and name the outer groups first, as (1 | a/b) does."
         )
     _check_residual(df[k])
-    return SquaresTable(squares, df, coefficients)
+    return SquaresTable(squares, df, _without_rounding(coefficients))
 
 
 def _check_residual(df: float) -> None:
@@ -180,7 +183,12 @@ def _table(sums: Sums, order: tuple[int, ...], totals: Array, residual: Array) -
     L = margins(sums, order)
     df = L @ np.array([*(sums.widths[f][0] - 1 for f in order), sums.n - sums.p])
     _check_residual(df[k])
-    return SquaresTable(L @ totals, df, L @ expected)
+    return SquaresTable(L @ totals, df, _without_rounding(L @ expected))
+
+
+def _without_rounding(coefficients: Array) -> Array:
+    size = np.abs(coefficients).max(axis=1, keepdims=True)
+    return np.where(np.abs(coefficients) < ROUNDING * size, 0.0, coefficients)
 
 
 def _is_nested(sums: Sums, r: int, s: int) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
 from hierlmm.frequentist.moments.annihilator import Sums, is_positive_definite, restricted
-from hierlmm.frequentist.moments.components import Component, matrices
+from hierlmm.frequentist.moments.components import VarianceComponent, matrices
 
 Array = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 SETTLED, PATIENCE = 1e-12, 200
 
 
-def quadratic_equations(sums: Sums, found: tuple[Component, ...], ratios: Array) -> tuple[Array, Array]:
+def quadratic_equations(sums: Sums, found: tuple[VarianceComponent, ...], ratios: Array) -> tuple[Array, Array]:
     """(k + 1, k + 1) coefficients and (k + 1,) quadratic forms, the residual variance last.
 
     ratios  (k,) a priori values of the components relative to the residual variance, working scale
@@ -49,13 +49,13 @@ def quadratic_equations(sums: Sums, found: tuple[Component, ...], ratios: Array)
     return S, right
 
 
-def minque(sums: Sums, found: tuple[Component, ...], ratios: Array) -> Array:
+def minque(sums: Sums, found: tuple[VarianceComponent, ...], ratios: Array) -> Array:
     """(k + 1,) estimates at a priori ratios (k,). Raises FitError where the equations do not determine them."""
     S, right = quadratic_equations(sums, found, ratios)
     return _solved(S, right)
 
 
-def iterated_minque(sums: Sums, found: tuple[Component, ...], start: Array) -> tuple[Array, int]:
+def iterated_minque(sums: Sums, found: tuple[VarianceComponent, ...], start: Array) -> tuple[Array, int]:
     """The fixed point reached from `start` (k,), and the number of steps.
 
     Raises FitError where an iterate is no covariance matrix or the steps do not settle.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 
 from hierlmm.design.types import Fingerprint, LMMDesign
 from hierlmm.frequentist.lmm_results import LMMFit
-from hierlmm.frequentist.moments.components import Component
+from hierlmm.frequentist.moments.components import VarianceComponent
 from hierlmm.frequentist.moments.henderson import SquaresTable
 from hierlmm.spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Array = NDArray[np.float64]
 
@@ -55,7 +59,7 @@ class MomentsFit:
     method: str
     title: str
     outcome: MomentsOutcome
-    components: tuple[Component, ...]
+    components: tuple[VarianceComponent, ...]
     estimates: Array
     vcov: Array
     G: tuple[Array, ...]
@@ -131,3 +135,9 @@ class MomentsFit:
 
     def __repr__(self) -> str:
         return self.summary()
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to one file that `hierlmm.read` loads."""
+        from hierlmm.saving import save
+
+        save(self, path)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from hierlmm.design import build
 from hierlmm.design.types import LMMDesign
 from hierlmm.errors import DesignError
-from hierlmm.frequentist.moments.law import Law, Limit, entries
+from hierlmm.frequentist.moments.law import Law, entries
+from hierlmm.frequentist.moments.law_restrictions import NEGATIVE, STREAM, TRIED, allowed, equations, inequalities
 from hierlmm.spec.model import ModelSpec
 
 Array = NDArray[np.float64]
@@ -25,10 +26,6 @@ Array = NDArray[np.float64]
 WIDTH = 80
 # Length of what one span leaves of a direction of the other, relative to its own, below which it is rounding.
 WITHIN = 1e-8
-# Eigenvalue, relative to the largest entry, above minus which a matrix has none that is negative.
-NEGATIVE = 1e-9
-# Directions tried where positivity has no closed criterion, and the stream that they are drawn from.
-TRIED, STREAM = 2000, 7
 
 
 class Relation(Enum):
@@ -99,7 +96,7 @@ def same_marginal_law(
     small, large, M = (laws[1], laws[0], backward) if outer else (laws[0], laws[1], forward)
     restrictions: tuple[str, ...] = ()
     if relation in (Relation.FIRST_CONTAINS_SECOND, Relation.SECOND_CONTAINS_FIRST):
-        restrictions = (*_equations(M, large), *_inequalities(M, small, large))
+        restrictions = (*equations(M, large), *inequalities(M, small, large))
     frame = pd.DataFrame(M.T, list(small.names), list(large.names))
     spanned = (right if outer else left) <= WITHIN
     frame[~spanned] = np.nan
@@ -165,19 +162,13 @@ def _contained(small: Law, large: Law, M: Array, left: Array, own: str, other: s
         )
         return False
     for ray in small.rays:
-        if not _allowed(large, M @ ray):
+        if not allowed(large, M @ ray):
             evidence.append(
                 f"With {_point(small.names, ray)} alone the {other} structure would need "
                 f"{_point(large.names, M @ ray)}, outside its parameter space."
             )
             return False
     return all(_family(small, large, M, family, own, other, evidence) for family in small.families)
-
-
-def _allowed(law: Law, theta: Array) -> bool:
-    """Whether parameters (k,) lie in the cone, to rounding."""
-    size = np.abs(theta).max(initial=0.0)
-    return all(limit.least(theta) >= -NEGATIVE * size for limit in law.limits)
 
 
 def _family(
@@ -233,82 +224,6 @@ def _is_congruence(moved: Array, size: float) -> bool:
         T[:, a] *= -1.0 if pivot < 0 else 1.0
     image = np.einsum("ra,sb->abrs", T, T)
     return bool(np.abs((image + image.swapaxes(0, 1)) / 2 - moved).max() <= 1e-8 * size)
-
-
-def _equations(M: Array, large: Law) -> list[str]:
-    """Linear equations in the parameters of the larger structure that hold on the smaller."""
-    U, s, _ = np.linalg.svd(M / np.abs(M).max(), full_matrices=True)
-    null = U[:, int((s > 1e-9 * s.max(initial=0.0)).sum()) :].T
-    return [f"{_sum(large.names, row)} = 0" for row in _reduced(null)]
-
-
-def _reduced(rows: Array) -> Array:
-    """Reduced row echelon form."""
-    rows, pivot = rows.copy(), 0
-    for column in range(rows.shape[1]):
-        if pivot == len(rows):
-            break
-        best = pivot + int(np.abs(rows[pivot:, column]).argmax())
-        if abs(rows[best, column]) < 1e-9:
-            continue
-        rows[[pivot, best]] = rows[[best, pivot]]
-        rows[pivot] /= rows[pivot, column]
-        for other in range(len(rows)):
-            if other != pivot:
-                rows[other] -= rows[other, column] * rows[pivot]
-        pivot += 1
-    rows[np.abs(rows) < 1e-9] = 0.0
-    return rows
-
-
-def _inequalities(M: Array, small: Law, large: Law) -> list[str]:
-    """Limits of the smaller structure that the larger one does not imply, in the parameters of the larger."""
-    back = np.asarray(np.linalg.pinv(M))
-    back[np.abs(back) < 1e-10 * np.abs(back).max()] = 0.0
-    points = _points(large, back) if len(M) == len(M.T) else _points_under_equations(M, small, large)
-    return [
-        _limit_text(limit, small, large, back)
-        for limit in small.limits
-        if any(limit.least(theta) < -NEGATIVE * np.abs(theta).max() for theta in points)
-    ]
-
-
-def _points(large: Law, back: Array) -> Array:
-    """(points, k_small) mixtures of extreme rays of the larger cone in the parameters of the smaller structure."""
-    generator = np.random.default_rng(STREAM)
-    theta = np.zeros((TRIED, len(large.names)))
-    for row in theta:
-        row += generator.exponential(size=len(large.rays)) ** 4 @ large.rays
-        for family in large.families:
-            u = generator.standard_normal(len(family))
-            row[family] += generator.exponential() * np.outer(u, u)
-    return np.asarray(theta @ back.T)
-
-
-def _points_under_equations(M: Array, small: Law, large: Law) -> Array:
-    """(points, k_small) parameters whose image lies in the larger cone, whether or not they lie in the smaller."""
-    drawn = np.random.default_rng(STREAM).standard_normal((TRIED, len(small.names)))
-    return np.array([theta for theta in drawn if _allowed(large, M @ theta)]).reshape(-1, len(small.names))
-
-
-def _limit_text(limit: Limit, small: Law, large: Law, back: Array) -> str:
-    if limit.is_scalar:
-        row = back.T @ limit.parts[:, 0, 0]
-        row = row / np.abs(row).max()
-        downwards = bool((row <= 0).all())
-        return f"{_sum(large.names, -row if downwards else row)} {'≤' if downwards else '≥'} 0"
-    involved = [name for name, part in zip(small.names, limit.parts, strict=True) if part.any()]
-    return f"the matrix of {', '.join(involved)} has no negative eigenvalue"
-
-
-def _sum(names: tuple[str, ...], row: Array) -> str:
-    terms = [(value, name) for value, name in zip(row, names, strict=True) if abs(value) > 1e-9]
-    text = ""
-    for value, name in terms:
-        sign = ("- " if value < 0 else "") if not text else (" - " if value < 0 else " + ")
-        factor = "" if abs(abs(value) - 1) < 1e-9 else f"{abs(value):.6g} "
-        text += f"{sign}{factor}{name}"
-    return text
 
 
 def _point(names: tuple[str, ...], theta: Array) -> str:

@@ -53,8 +53,8 @@ def _squares(fit: MomentsFit) -> list[str]:
 def _estimates(fit: MomentsFit) -> list[str]:
     lines = ["", f"{'Variance components':<34}{'estimate':>14}{'se':>14}{'REML':>14}"]
     names = [*(component.name for component in fit.components), RESIDUAL]
-    both = fit.beside_reml
-    reml = both.loc[both["quantity"].isin(["variance", "covariance"]), "reml"]
+    both = fit.beside_reml.query("quantity in ('variance', 'covariance')").set_index(["group", "term", "term2"])["reml"]
+    reml = [both[c.group, c.term, c.term2] for c in fit.components] + [both[RESIDUAL, "", ""]]
     errors = np.sqrt(np.diagonal(fit.vcov))
     variances = [not component.term2 for component in fit.components] + [True]
     for name, value, se, other, own in zip(names, fit.estimates, errors, reml, variances, strict=True):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.frequentist.moments.annihilator import RANK, Sums
-from hierlmm.frequentist.moments.components import Component
+from hierlmm.frequentist.moments.components import VarianceComponent
 from hierlmm.frequentist.moments.henderson import margins
 
 Array = NDArray[np.float64]
@@ -60,7 +60,7 @@ class Coordinates:
         """Dimension of the column space."""
         return len(self.X)
 
-    def direction(self, component: Component) -> Array:
+    def direction(self, component: VarianceComponent) -> Array:
         """(r, r) derivative of V by a component."""
         Z, q = self.Z[component.factor], len(component.matrix)
         blocks = (Z.reshape(self.r, -1, q) @ component.matrix).reshape(self.r, -1)
@@ -82,7 +82,9 @@ class Forms:
     outside: Array
 
 
-def covariance(at: Coordinates, forms: Forms, found: tuple[Component, ...], theta: Array, to_theta: Array) -> Array:
+def covariance(
+    at: Coordinates, forms: Forms, found: tuple[VarianceComponent, ...], theta: Array, to_theta: Array
+) -> Array:
     """(k + 1, k + 1) covariance of the estimates theta = to_theta @ forms, with V at theta."""
     V = theta[-1] * np.eye(at.r)
     for component, value in zip(found, theta, strict=False):
@@ -118,7 +120,7 @@ def total_forms(at: Coordinates, sums: Sums, order: tuple[int, ...], X1: Array) 
     return Forms(inside, L[:, -1])
 
 
-def minque_forms(at: Coordinates, found: tuple[Component, ...], ratios: Array) -> Forms:
+def minque_forms(at: Coordinates, found: tuple[VarianceComponent, ...], ratios: Array) -> Forms:
     """P V_r P for each component, and P P."""
     directions = [at.direction(component) for component in found]
     V = np.eye(at.r)

@@ -315,7 +315,7 @@ def test_models_without_moments_are_refused():
     with pytest.raises(DesignError, match="at least 2 levels"):
         hl.fit(hl.lmm("size ~ Time + (1 | g)"), sitka.assign(g=1), "anova")
     small = pd.DataFrame(
-        {"y": [1.0, 2, 4, 3.5, 1, 0.2], "g": list("aabbcc"), "h": list("xyyzzx"), "x": [1, 2, 4, 7, 2, 2]}
+        {"y": [1.0, 2, 1.5, 3, 0, 2.5], "g": list("aabbcc"), "h": list("xyyzzx"), "x": [1, 2, 4, 7, 2, 2]}
     )
     with pytest.raises(DesignError, match="degrees of freedom for the residual"):
         hl.fit(hl.lmm("y ~ x + (1 | g) + (1 | h)"), small, "henderson3")
@@ -342,3 +342,44 @@ def test_a_priori_matrices_are_checked():
         fit_minque_at(design, (np.eye(2),))
     with pytest.raises(DesignError, match="positive definite"):
         fit_minque_at(design, (np.array([[-0.2]]),))
+
+
+@pytest.mark.parametrize(("name", "method"), [("polite_ag", "henderson3"), ("dyestuff2", "minque")])
+def test_a_fit_comes_back_from_its_file(tmp_path, name, method):
+    fit = hl.fit(spec_of(CASES[name]), table_of(CASES[name]), method)
+
+    fit.save(tmp_path / "fit.hlm")
+    read = hl.read(tmp_path / "fit.hlm")
+
+    assert read.summary() == fit.summary()
+    assert read.fingerprint == fit.fingerprint
+    pd.testing.assert_frame_equal(read.variance_components, fit.variance_components)
+    pd.testing.assert_frame_equal(read.beside_reml, fit.beside_reml)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_response_without_residuals_has_no_moments(method):
+    data = pd.DataFrame({"g": np.repeat(list("abcd"), 4), "y": np.repeat([1.0, 2, 3, 5], 4)})
+    for table in (data, data.assign(y=2.0)):
+        with pytest.raises(FitError, match="need variation of the residuals"):
+            hl.fit(hl.lmm("y ~ 1 + (1 | g)"), table, method)
+
+
+@pytest.mark.parametrize("random", ["cs(0 + f | a)", "identity(0 + f | a)", "(1 | a) + (1 | a:f)"])
+def test_structured_blocks_by_mivque_are_reml_in_balanced_data(random):
+    """Every term that LMMFit estimates, those of a common variance included."""
+    data = pd.MultiIndex.from_product([range(6), list("xyz"), range(4)], names=["a", "f", "r"]).to_frame(index=False)
+    generator = np.random.default_rng(2)
+    effects = generator.normal(size=6)[data["a"]] + generator.normal(size=(6, 3))[data["a"], data.index % 12 // 4]
+    data["y"] = 2 * effects + generator.normal(size=len(data))
+
+    fit = hl.fit(hl.lmm(f"y ~ 1 + {random}"), data, "mivque0")
+
+    assert fit.coincides_with_reml
+    shown = fit.variance_components.query("quantity != 'share'")
+    other = fit.reml.variance_components
+    other = other[~other["quantity"].isin(["share", "correlation"])]
+    other = other[(other["quantity"] != "covariance") | (other["estimate"] != 0)]  # those of one variance, known zero
+    keys = ["group", "term", "term2", "quantity"]
+    assert shown[keys].to_numpy().tolist() == other[keys].to_numpy().tolist()
+    assert_allclose(shown["estimate"], other["estimate"], rtol=1e-6)
