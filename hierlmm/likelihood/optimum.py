@@ -35,6 +35,7 @@ FIRST_START = 1.0
 OTHER_STARTS = (0.2, 5.0)
 # With a residual structure the Hessian takes over at this decrement or after so many steps, each time for a few steps.
 NEWTON_FROM, AVERAGE_STEPS, CHORD_STEPS, NEWTON_ROUNDS = 1e-4, 40, 8, 8
+NEWTON_NEAR = 1e-4
 NEWTON_DONE = 1e-14
 # Further starts of a residual structure, where an evaluation touches fewer numbers than this.
 MORE_STARTS, LARGEST_WORK = 3, 5_000_000
@@ -194,10 +195,12 @@ def _descend(surface: Surface, start: Array, free: NDArray[np.bool_] | None = No
     found = minimise(evaluate, start[chosen], until=NEWTON_FROM, most=AVERAGE_STEPS)
     evaluations = found.evaluations
     for _ in range(NEWTON_ROUNDS):
-        held = _Held(evaluate, difference_hessian(evaluate, found.theta, found.point))
-        found = minimise(held, found.theta, most=CHORD_STEPS)
+        held, origin = _Held(evaluate, difference_hessian(evaluate, found.theta, found.point)), found.theta
+        found = minimise(held, origin, most=CHORD_STEPS)
         evaluations += len(held.hessian) + found.evaluations
-        if found.certified and found.decrement < NEWTON_DONE:
+        # the certificate speaks of the curvature here, not of that where the last steps began
+        near = np.abs(found.theta - origin).max(initial=0.0) < NEWTON_NEAR
+        if near and found.certified and found.decrement < NEWTON_DONE:
             break
     return replace(_whole(found, whole), evaluations=evaluations)
 
