@@ -75,8 +75,10 @@ def uncertainty(fit: LMMFit) -> Uncertainty | None:
     T = T[:, free]
     part = 0.5 * T.T @ A @ T
     scale = np.sqrt(np.diagonal(part))
-    inverse = np.linalg.pinv(part / np.outer(scale, scale), hermitian=True) / np.outer(scale, scale)
-    return Uncertainty(parameters, T @ inverse @ T.T)
+    values, vectors = np.linalg.eigh(part / np.outer(scale, scale))
+    seen = values > 1e-15 * len(values) * values.max(initial=0.0)
+    root = (T / scale) @ (vectors[:, seen] / np.sqrt(values[seen]))
+    return Uncertainty(parameters, root @ root.T)
 
 
 def _held(fit: LMMFit, parameters: Parameters) -> list[int]:
