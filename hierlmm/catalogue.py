@@ -148,14 +148,26 @@ class Case:
 
 
 def models() -> pd.DataFrame:
-    """The catalogue, one row a model: name (as `load` takes it), formula, rows, title; the default model first."""
+    """The catalogue, one row a model: name (as `load` takes it), formula, residual, rows, title; the default first.
+
+    residual  kind of the residual structure, blank where the residuals are independent
+    """
     rows = []
     for name in names():
         table = _read(name)
         data = table["data"]
         for model in [data["default"], *sorted(set(table["model"]) - {data["default"]})]:
-            formula = table["model"][model]["formula"]
-            rows.append({"name": f"{name}/{model}", "formula": formula, "rows": data["rows"], "title": data["title"]})
+            values = table["model"][model]
+            residual = values.get("residual", {}).get("kind", "")
+            rows.append(
+                {
+                    "name": f"{name}/{model}",
+                    "formula": values["formula"],
+                    "residual": residual,
+                    "rows": data["rows"],
+                    "title": data["title"],
+                }
+            )
     return pd.DataFrame(rows)
 
 
