@@ -150,7 +150,7 @@ class Case:
 def models() -> pd.DataFrame:
     """The catalogue, one row a model: name (as `load` takes it), formula, residual, rows, title; the default first.
 
-    residual  kind of the residual structure, blank where the residuals are independent
+    residual  kind of the residual structure, "independent" where there is none
     """
     rows = []
     for name in names():
@@ -158,7 +158,8 @@ def models() -> pd.DataFrame:
         data = table["data"]
         for model in [data["default"], *sorted(set(table["model"]) - {data["default"]})]:
             values = table["model"][model]
-            residual = values.get("residual", {}).get("kind", "")
+            plain = "sampling_variances" if values.get("kind") == "fay_herriot" else "independent"
+            residual = values.get("residual", {}).get("kind", plain)
             rows.append(
                 {
                     "name": f"{name}/{model}",
