@@ -60,8 +60,8 @@ def boundary_test(fit: LMMFit, group: str, term: str) -> BoundaryTest:
 
     if fit.design.streamed is not None:
         raise DesignError(
-            "A model without the component is fitted to the same rows; those of this fit passed in a stream and were not "
-            "kept. Fit both models to the stream with hl.fit(...) and compare their criteria."
+            "A model without the component is fitted to the same rows; those of this fit passed in a stream and were "
+            "not kept. Fit both models to the stream with hl.fit(...) and compare their criteria."
         )
     factor = next((f for f in fit.design.factors if f.name == group and term in f.coefficients), None)
     if factor is None:

@@ -37,6 +37,8 @@ OTHER_STARTS = (0.2, 5.0)
 NEWTON_FROM, AVERAGE_STEPS, CHORD_STEPS, NEWTON_ROUNDS = 1e-4, 40, 8, 8
 NEWTON_NEAR = 1e-4
 NEWTON_DONE = 1e-14
+# Levels for each column of a covariance block below which the search is begun again elsewhere whatever it found.
+FEW_LEVELS = 8
 # Further starts of a residual structure, where an evaluation touches fewer numbers than this.
 MORE_STARTS, LARGEST_WORK = 3, 5_000_000
 
@@ -138,7 +140,7 @@ def optimise(model: CrossProducts | ResidualModel, method: Method, start: Array 
     parameters = surface.parameters
     found = [_search(surface, psi) for psi in (surface.starts() if start is None else [start])]
     found.sort(key=_value)
-    if len(parameters) and _singular(parameters, found[0].theta):
+    if len(parameters) and (start is None and _uncertain(surface.cp) or _singular(parameters, found[0].theta)):
         phi = found[0].theta[len(parameters) :]
         found += [_search(surface, np.concatenate([theta, phi])) for theta in _more_starts(parameters)]
         found.sort(key=_value)
@@ -149,6 +151,15 @@ def optimise(model: CrossProducts | ResidualModel, method: Method, start: Array 
         if minimum.certified and minimum.point.value > max([best.point.value, *others]) + gap:
             others.append(minimum.point.value)
     return _finish(surface, best, sum(minimum.evaluations for minimum in found), tuple(others))
+
+
+def _uncertain(cp: CrossProducts) -> bool:
+    """Whether few levels are to tell a covariance matrix: such criteria can have several inner optima."""
+    return any(
+        len(block) > 1 and levels < FEW_LEVELS * len(block)
+        for (levels, _), blocks in zip(cp.sizes, cp.blocks, strict=True)
+        for block in blocks
+    )
 
 
 def _value(minimum: Minimum[Derivatives]) -> float:
