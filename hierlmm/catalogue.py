@@ -148,14 +148,27 @@ class Case:
 
 
 def models() -> pd.DataFrame:
-    """The catalogue, one row a model: name (as `load` takes it), formula, rows, title; the default model first."""
+    """The catalogue, one row a model: name (as `load` takes it), formula, residual, rows, title; the default first.
+
+    residual  kind of the residual structure, "independent" where there is none
+    """
     rows = []
     for name in names():
         table = _read(name)
         data = table["data"]
         for model in [data["default"], *sorted(set(table["model"]) - {data["default"]})]:
-            formula = table["model"][model]["formula"]
-            rows.append({"name": f"{name}/{model}", "formula": formula, "rows": data["rows"], "title": data["title"]})
+            values = table["model"][model]
+            plain = "sampling_variances" if values.get("kind") == "fay_herriot" else "independent"
+            residual = values.get("residual", {}).get("kind", plain)
+            rows.append(
+                {
+                    "name": f"{name}/{model}",
+                    "formula": values["formula"],
+                    "residual": residual,
+                    "rows": data["rows"],
+                    "title": data["title"],
+                }
+            )
     return pd.DataFrame(rows)
 
 

@@ -90,35 +90,54 @@ def test_deep_and_crossed_models_are_the_written_out_ones(name, method):
             assert abs(slope) < 1e-9 * size * np.abs(L).max()
 
 
+def profiled(fit: hl.LMMFit, theta: np.ndarray, method: str) -> complex:
+    """The written-out criterion with sigma² profiled out, at theta on the working scale of the columns of Z."""
+    cp, dense = fit.equations, Dense.of(fit)
+    n, p = dense.X.shape
+    nu = n - p if method == "reml" else n
+    T = [np.zeros((1, 1))] * len(cp.order)
+    for f, B, L in zip(cp.order, cp.Z_map, Parameters.of(cp).factors(theta), strict=True):
+        T[f] = B @ L @ L.T @ B.T
+    V = dense.V(tuple(T), 1.0)
+    W = np.linalg.solve(V, np.column_stack([dense.X, dense.y]))
+    M, r = dense.X.T @ W[:, :p], dense.X.T @ W[:, p]
+    rss = dense.y @ W[:, p] - r @ np.linalg.solve(M, r)
+    return dense.criterion(V, method) - rss + nu * (1 + np.log(rss / nu))
+
+
+def score(fit: hl.LMMFit, theta: np.ndarray, method: str) -> np.ndarray:
+    """Its gradient."""
+    return np.array([profiled(fit, theta + 1j * STEP * unit, method).imag / STEP for unit in np.eye(len(theta))])
+
+
 @given(data=tables(), formula=FORMULAS, method=METHODS)
 @checked(25)
 def test_score_away_from_the_optimum_is_the_complex_derivative(data, formula, method):
-    """d/dtheta of the profiled criterion at a random theta, of columns on their working scale."""
+    """d/dtheta of the profiled criterion at a random theta."""
     fit = hl.fit(hl.lmm(formula), data, method)
-    cp = fit.equations
-    parameters = Parameters.of(cp)
+    parameters = Parameters.of(fit.equations)
     theta = np.random.default_rng(len(data)).normal(0.6, 0.4, len(parameters))
-    dense = Dense.of(fit)
-    n, p = dense.X.shape
-    nu = n - p if method == "reml" else n
 
-    def profiled(theta):
-        Lambda = parameters.factors(theta)
-        T = [np.zeros((1, 1))] * len(cp.order)
-        for f, B, L in zip(cp.order, cp.Z_map, Lambda, strict=True):
-            T[f] = B @ L @ L.T @ B.T
-        V = dense.V(tuple(T), 1.0)
-        fixed = nu * np.log(2 * np.pi)
-        W = np.linalg.solve(V, np.column_stack([dense.X, dense.y]))
-        M, r = dense.X.T @ W[:, :p], dense.X.T @ W[:, p]
-        rss = dense.y @ W[:, p] - r @ np.linalg.solve(M, r)
-        return dense.criterion(V, method) - fixed - rss + nu * (1 + np.log(2 * np.pi * rss / nu))
+    at = derivatives(fit.equations, parameters, theta, method)
 
-    at = derivatives(cp, parameters, theta, method)
+    assert_close(at.value, profiled(fit, theta, method))
+    expected = score(fit, theta, method)
+    assert_close(at.gradient, expected, np.abs(expected).max())
 
-    assert_close(at.value, profiled(theta))
-    score = [profiled(theta + 1j * STEP * unit).imag / STEP for unit in np.eye(len(theta))]
-    assert_close(at.gradient, score, np.abs(score).max())
+
+@given(data=tables(), formula=FORMULAS, method=METHODS)
+@checked(40)
+def test_the_score_at_the_optimum_is_zero(data, formula, method):
+    """To 1e-8 in every element of theta, also where the average information is far from the Hessian.
+
+    A variance that is held at zero has no score by symmetry, and its multiplier is not negative.
+    """
+    fit = hl.fit(hl.lmm(formula), data, method)
+
+    assert fit.certificate.certified
+    assert fit.certificate.multipliers >= -1e-6
+    theta = Parameters.of(fit.equations).theta(fit.at.factors)
+    assert_allclose(score(fit, theta, method), 0.0, atol=1e-8)
 
 
 @given(data=tables(), formula=FORMULAS, method=METHODS)

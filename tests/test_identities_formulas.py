@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from identity_cases import EXACT, METHODS, assert_close, assert_same_model, assert_same_variances, checked, tables
 
@@ -110,10 +110,11 @@ def test_compound_symmetry_is_a_random_intercept_or_better(data, method):
 @given(data=tables(), method=METHODS, name=st.sampled_from(sorted(RESIDUALS)), seed=st.integers(0, 2**32 - 1))
 @checked(8)
 def test_order_of_rows_does_not_matter_to_residual_structures(data, method, name, seed):
-    """Rows permuted, positions in a column: the same fit."""
+    """Rows permuted, positions in a column: the same fit, where the optimum is inside the structure's space."""
     data = data.assign(t=data.groupby("g").cumcount())
     spec = hl.lmm("y ~ x", residual=RESIDUALS[name])
     one = hl.fit(spec, data, method)
+    assume(one.certificate.certified)
     other = hl.fit(spec, data.sample(frac=1, random_state=seed), method)
 
     assert_close(other.objective, one.objective, 1.0)

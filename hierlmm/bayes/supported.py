@@ -16,7 +16,8 @@ def supported_design(spec: ModelSpec, data: object) -> LMMDesign | AreaDesign:
     Raises SpecError for weights, for residual structures other than Independent() and that of the area-level model,
     and for covariances of random effects other than General() and Diagonal(); DesignError as `build` does.
     """
-    check_supported(spec)
+    if isinstance(spec, ModelSpec):  # `build` refuses anything else
+        check_supported(spec)
     return build(spec, data)
 
 

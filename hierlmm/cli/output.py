@@ -58,8 +58,10 @@ def _listed(listing: pd.DataFrame) -> list[str]:
     lines: list[str] = []
     for title, of_set in listing.groupby("title", sort=False):
         lines += [*([""] if lines else []), *_wrapped(f"{title} ({of_set['rows'].iloc[0]} rows)", "", "  ")]
-        for name, formula in zip(of_set["name"], of_set["formula"], strict=True):
-            lines += _wrapped(formula, f"  {name:<{width}}", " " * (width + 4))
+        for name, formula, residual in zip(of_set["name"], of_set["formula"], of_set["residual"], strict=True):
+            plain = residual in ("independent", "sampling_variances")
+            text = formula if plain else f"{formula}, residual {residual.replace('_', ' ')}"
+            lines += _wrapped(text, f"  {name:<{width}}", " " * (width + 4))
     return lines
 
 

@@ -120,8 +120,8 @@ def fixed_map(model: Model, T: Array) -> tuple[Array, Array, Array | None]:
     """A (1 + k, p) with X_work = v A, C with X_work = X C, and k with X k = 1: as `working_fixed` for rows."""
     A, C, ones, gram = _standardised(model, T)
     if len(gram) and np.linalg.eigvalsh(gram)[0] <= COLLINEAR:
-        turn = np.linalg.inv(np.linalg.cholesky(gram)).T
-        A, C = A @ turn, C @ turn
+        L = np.linalg.cholesky(gram)
+        A, C = np.linalg.solve(L, A.T).T, np.linalg.solve(L, C.T).T
     return A, C, ones
 
 

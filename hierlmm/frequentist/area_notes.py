@@ -39,9 +39,7 @@ def _on_areas(design: AreaDesign, eblup: Vector, mse: Vector) -> Iterator[str]:
             "mse A + x'(X'V⁻¹X)⁻¹x (less the bias of A under ML)."
         )
     if (direct := role == "direct").any():
-        yield (
-            f"Sampling variance 0, not in the fit: {listed(areas[direct])}. The direct estimate stands, with mse 0."
-        )
+        yield (f"Sampling variance 0, not in the fit: {listed(areas[direct])}. The direct estimate stands, with mse 0.")
     if (above := above_direct(design, mse)).any():
         yield (
             f"The mse is above the sampling variance in {above.sum()} of {design.sampled.sum()} areas: "

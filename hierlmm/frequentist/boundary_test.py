@@ -58,6 +58,11 @@ def boundary_test(fit: LMMFit, group: str, term: str) -> BoundaryTest:
     """
     from hierlmm.frequentist.lmm import fit_ml, fit_reml
 
+    if fit.design.streamed is not None:
+        raise DesignError(
+            "A model without the component is fitted to the same rows; those of this fit passed in a stream and were "
+            "not kept. Fit both models to the stream with hl.fit(...) and compare their criteria."
+        )
     factor = next((f for f in fit.design.factors if f.name == group and term in f.coefficients), None)
     if factor is None:
         known = [f"{f.name}:{c}" for f in fit.design.factors for c in f.coefficients]

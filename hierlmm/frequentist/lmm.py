@@ -90,10 +90,15 @@ def _fit(design: LMMDesign, model: CrossProducts | ResidualModel, method: Method
         return fit_without_variation(design, _products(design, model), method)
     optimum = optimise(model, method, start)
     runaway = not optimum.certificate.certified or float(optimum.theta.max(initial=0.0)) > 1e3
-    estimated = isinstance(model, CrossProducts) and not model.known_sigma2
-    if runaway and estimated and _no_residual(optimum.at.cp, optimum.parameters):
+    estimated = _few_effects(model) if isinstance(model, ResidualModel) else not model.known_sigma2
+    if runaway and estimated and _no_residual(_products(design, model)):
         return fit_without_residual(design, _products(design, model), method)
     return assemble(design, optimum)
+
+
+def _few_effects(model: ResidualModel) -> bool:
+    """Whether there are fewer effects than rows; as many reproduce any response, and the structure identifies them."""
+    return model.base.p + sum(G * q for G, q in model.base.sizes) < model.base.n
 
 
 def _products(design: LMMDesign, model: CrossProducts | ResidualModel) -> CrossProducts:
@@ -121,11 +126,11 @@ def _explained(design: LMMDesign, model: CrossProducts | ResidualModel) -> bool:
     return bool(residual @ residual <= cp.n * (ROUNDING * size) ** 2)
 
 
-def _no_residual(cp: Products, parameters: Parameters) -> bool:
+def _no_residual(cp: Products) -> bool:
     """Whether X and Z together reproduce the response to rounding."""
 
     def rss(scale: float) -> float:
-        return float(solve(cp, [scale * np.eye(q) for q in parameters.widths])[1].rss)
+        return float(solve(cp, [scale * np.eye(q) for _, q in cp.sizes])[1].rss)
 
     return rss(UNPENALISED) < NO_RESIDUAL * rss(0.0)
 

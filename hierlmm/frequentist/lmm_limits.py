@@ -39,9 +39,11 @@ def fit_without_residual(design: LMMDesign, cp: CrossProducts, method: Method) -
 
     Within groups the coefficients are known exactly; what is left of them is estimated by ordinary least squares
     on the group means, whose residuals are the random effects. The variance has divisor m - rank under REML and
-    m under ML. Raises FitError for any other random part: its limit depends on how the variances go to zero.
+    m under ML. Raises FitError for any other random part and for residuals with a structure: the limit then depends
+    on how the variances go to zero.
     """
-    if len(design.factors) != 1 or design.factors[0].coefficients != ("Intercept",):
+    single = len(design.factors) == 1 and design.factors[0].coefficients == ("Intercept",)
+    if design.residual is not None or not single:
         raise FitError(
             "The residual variance must be positive for this model; the fixed and random effects together reproduce "
             f"all {len(design.y)} responses exactly. Check the response for a computed column, or remove the "

@@ -57,8 +57,8 @@ class LMMOutcome(Enum):
         "or a linear combination of the random effects has no variance."
     )
     RESIDUAL_BOUND = (
-        "The residual structure lies at the bound of its parameter space, to rounding: the notes say where, and the "
-        "criterion has no inner optimum there."
+        "A parameter of the residual structure lies at the bound of its range, to rounding: the notes say which, and "
+        "the estimates are those there."
     )
     NO_RESIDUAL = (
         "The fixed and random effects reproduce the response exactly: the residual variance is zero, the likelihood "

@@ -25,7 +25,8 @@ from hierlmm.frequentist.lmm_variance_rows import (
 )
 from hierlmm.likelihood.lmm_derivatives import freedom
 from hierlmm.likelihood.parameters import Parameters
-from hierlmm.likelihood.residuals import Natural
+from hierlmm.likelihood.residuals import CompoundSymmetry, HeterogeneousCompoundSymmetry, Natural
+from hierlmm.likelihood.residuals.structure import AT_BOUND
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
@@ -75,8 +76,10 @@ def uncertainty(fit: LMMFit) -> Uncertainty | None:
     T = T[:, free]
     part = 0.5 * T.T @ A @ T
     scale = np.sqrt(np.diagonal(part))
-    inverse = np.linalg.pinv(part / np.outer(scale, scale), hermitian=True) / np.outer(scale, scale)
-    return Uncertainty(parameters, T @ inverse @ T.T)
+    values, vectors = np.linalg.eigh(part / np.outer(scale, scale))
+    seen = values > 1e-15 * len(values) * values.max(initial=0.0)
+    root = (T / scale) @ (vectors[:, seen] / np.sqrt(values[seen]))
+    return Uncertainty(parameters, root @ root.T)
 
 
 def _held(fit: LMMFit, parameters: Parameters) -> list[int]:
@@ -118,7 +121,8 @@ def structured_rows(fit: LMMFit) -> Iterator[Row]:
                     yield covariance_row(factor.name, names, G[r, b], _se(of_variance, slopes[:, r, b]))
                     rho = float(corr[r, b])
                     gradient = _correlation_slope(G, slopes, r, b, rho)
-                    yield correlation_row(factor.name, names, rho, _se(of_correlation, gradient))
+                    least = -1 / (len(block) - 1) if structure == "cs" else -1.0
+                    yield correlation_row(factor.name, names, rho, _se(of_correlation, gradient), least)
     yield from residual_rows(fit, found)
 
 
@@ -170,9 +174,18 @@ def residual_rows(fit: LMMFit, found: Uncertainty | None) -> Iterator[Row]:
             total = fit.sigma2 * gradient + value * scale
             yield from variance_rows(RESIDUAL, names[0], fit.sigma2 * value, _se(found, total) ** 2)
         elif quantity == "correlation":
-            yield correlation_row(RESIDUAL, names, float(value), _se(found, gradient))
+            yield correlation_row(RESIDUAL, names, float(value), _se(found, gradient), _least(fit))
         else:
-            yield positive_row(RESIDUAL, names, quantity, float(value), _se(found, gradient))
+            exact = 0.0 if quantity == "nugget" and value < AT_BOUND else float(value)
+            yield positive_row(RESIDUAL, names, quantity, exact, _se(found, gradient))
+
+
+def _least(fit: LMMFit) -> float:
+    """The smallest correlation that the residual structure has."""
+    structure = structure_of(fit.design)
+    if isinstance(structure, CompoundSymmetry | HeterogeneousCompoundSymmetry):
+        return -1 / (structure.largest - 1)
+    return -1.0
 
 
 def natural_parameters(fit: LMMFit) -> Natural:

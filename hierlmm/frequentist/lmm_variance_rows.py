@@ -34,13 +34,18 @@ def covariance_row(group: str, names: tuple[str, str], covariance: float, se: fl
     return group, *names, "covariance", float(covariance), float(se), covariance - reach, covariance + reach
 
 
-def correlation_row(group: str, names: tuple[str, str], rho: float, se: float) -> Row:
-    """A correlation with an interval on the scale of atanh."""
-    left = 1.0 - rho * rho
-    if not se > 0 or left <= 0:
+def correlation_row(group: str, names: tuple[str, str], rho: float, se: float, least: float = -1.0) -> Row:
+    """A correlation between `least` and 1 with an interval on the scale of log((rho - least) / (1 - rho)).
+
+    That is twice atanh for a least correlation of -1, and Fisher's scale of an intraclass correlation for -1/(k - 1).
+    """
+    if not se > 0 or not least < rho < 1:
         return group, *names, "correlation", rho, np.nan, np.nan, np.nan
-    z, reach = np.arctanh(rho), NORMAL_975 * se / left
-    return group, *names, "correlation", rho, se, float(np.tanh(z - reach)), float(np.tanh(z + reach))
+    odds = (rho - least) / (1 - rho)
+    with np.errstate(over="ignore"):
+        spread = float(np.exp(NORMAL_975 * se * (1 - least) / ((rho - least) * (1 - rho))))
+    lower, upper = odds / spread, odds * spread
+    return group, *names, "correlation", rho, se, (lower + least) / (1 + lower), 1 - (1 - least) / (1 + upper)
 
 
 def positive_row(group: str, names: tuple[str, str], quantity: str, value: float, se: float) -> Row:

@@ -35,7 +35,10 @@ FIRST_START = 1.0
 OTHER_STARTS = (0.2, 5.0)
 # With a residual structure the Hessian takes over at this decrement or after so many steps, each time for a few steps.
 NEWTON_FROM, AVERAGE_STEPS, CHORD_STEPS, NEWTON_ROUNDS = 1e-4, 40, 8, 8
+NEWTON_NEAR = 1e-4
 NEWTON_DONE = 1e-14
+# Levels for each column of a covariance block below which the search is begun again elsewhere whatever it found.
+FEW_LEVELS = 8
 # Further starts of a residual structure, where an evaluation touches fewer numbers than this.
 MORE_STARTS, LARGEST_WORK = 3, 5_000_000
 
@@ -137,7 +140,7 @@ def optimise(model: CrossProducts | ResidualModel, method: Method, start: Array 
     parameters = surface.parameters
     found = [_search(surface, psi) for psi in (surface.starts() if start is None else [start])]
     found.sort(key=_value)
-    if len(parameters) and _singular(parameters, found[0].theta):
+    if len(parameters) and (start is None and _uncertain(surface.cp) or _singular(parameters, found[0].theta)):
         phi = found[0].theta[len(parameters) :]
         found += [_search(surface, np.concatenate([theta, phi])) for theta in _more_starts(parameters)]
         found.sort(key=_value)
@@ -148,6 +151,15 @@ def optimise(model: CrossProducts | ResidualModel, method: Method, start: Array 
         if minimum.certified and minimum.point.value > max([best.point.value, *others]) + gap:
             others.append(minimum.point.value)
     return _finish(surface, best, sum(minimum.evaluations for minimum in found), tuple(others))
+
+
+def _uncertain(cp: CrossProducts) -> bool:
+    """Whether few levels are to tell a covariance matrix: such criteria can have several inner optima."""
+    return any(
+        len(block) > 1 and levels < FEW_LEVELS * len(block)
+        for (levels, _), blocks in zip(cp.sizes, cp.blocks, strict=True)
+        for block in blocks
+    )
 
 
 def _value(minimum: Minimum[Derivatives]) -> float:
@@ -194,10 +206,12 @@ def _descend(surface: Surface, start: Array, free: NDArray[np.bool_] | None = No
     found = minimise(evaluate, start[chosen], until=NEWTON_FROM, most=AVERAGE_STEPS)
     evaluations = found.evaluations
     for _ in range(NEWTON_ROUNDS):
-        held = _Held(evaluate, difference_hessian(evaluate, found.theta, found.point))
-        found = minimise(held, found.theta, most=CHORD_STEPS)
+        held, origin = _Held(evaluate, difference_hessian(evaluate, found.theta, found.point)), found.theta
+        found = minimise(held, origin, most=CHORD_STEPS)
         evaluations += len(held.hessian) + found.evaluations
-        if found.certified and found.decrement < NEWTON_DONE:
+        # the certificate speaks of the curvature here, not of that where the last steps began
+        near = np.abs(found.theta - origin).max(initial=0.0) < NEWTON_NEAR
+        if near and found.certified and found.decrement < NEWTON_DONE:
             break
     return replace(_whole(found, whole), evaluations=evaluations)
 

@@ -25,6 +25,13 @@ Codes = NDArray[np.intp]
 # Numbers of the largest intermediate array while the derivatives are formed: 160 MB.
 LARGEST = 20_000_000
 
+# Conditional variance of a row given the rows before it, as a part of its own, and variance of one row as a part of
+# another's, below which R counts as singular. The products weighted by its inverse then lose the digits by which they
+# exceed what random effects leave of them: at these limits the criterion has about 3 decimals left, beyond them the
+# search would chase rounding.
+SINGULAR = 1e-8
+UNEQUAL = 1e-10
+
 
 class Structure(Protocol):
     """R / sigma² of rows at given places and its derivatives, as the residual structures offer it."""
@@ -123,6 +130,9 @@ def _whitening(R: Array, slopes: Array, count: Array) -> tuple[Array, Array, flo
     try:
         L: Array = np.asarray(np.linalg.cholesky(R), dtype=np.float64)
     except np.linalg.LinAlgError:
+        L = np.full_like(R, np.nan)
+    left, variance = np.diagonal(L, axis1=-2, axis2=-1) ** 2, np.diagonal(R, axis1=-2, axis2=-1)
+    if (left < SINGULAR * variance).any() or variance.min() < UNEQUAL * variance.max():
         L = np.full_like(R, np.nan)
     white = solve_lower(L, np.broadcast_to(np.eye(L.shape[-1]), L.shape))
     turned = white @ slopes @ white.swapaxes(-1, -2)

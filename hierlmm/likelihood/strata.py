@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.likelihood.lmm import CrossProducts
+from hierlmm.likelihood.series import UNEQUAL
 from hierlmm.likelihood.structured import Weighted
 
 Array = NDArray[np.float64]
@@ -44,8 +45,10 @@ class StrataModel:
         return np.asarray(np.clip(0.5 * np.log(safe[1:] / safe[0]), -3.0, 3.0))
 
     def at(self, phi: Array) -> Weighted:
-        """The weighted products at phi and their derivatives."""
+        """The weighted products at phi and their derivatives; nan where variances are too unequal for doubles."""
         weights = np.exp(-2 * np.concatenate([[0.0], phi]))
+        if weights.min() < UNEQUAL * weights.max():
+            weights = np.full_like(weights, np.nan)
         lead, lead_rest, rest = (np.tensordot(weights, part, axes=1) for part in (self.lead, self.lead_rest, self.rest))
         products: Any = self.base  # a dataclass of the caller's; only its arrays are replaced
         log_det = 2 * float(self.count[1:] @ phi)

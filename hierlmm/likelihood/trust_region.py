@@ -23,7 +23,7 @@ NEGLIGIBLE = 3e-9
 CERTIFIED = 1e-10
 # Decrement below which the Hessian is mended where a step shrinks the decrement by less than this factor: the average
 # information is then too far from it. Differences of the exact gradient over such a step give it to about 1e-6.
-NEAR, SLOW = 1e-5, 0.05
+NEAR, SLOW = 1e-5, 0.005
 DIFFERENCE = 1e-6
 FIRST_RADIUS = 1.0
 LARGEST_RADIUS = 1e4

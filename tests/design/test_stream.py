@@ -14,6 +14,7 @@ import pytest
 
 import hierlmm as hl
 from hierlmm.errors import DesignError, FileError
+from hierlmm.frequentist.boundary_test import boundary_test
 
 N = 3000
 
@@ -235,6 +236,7 @@ def test_what_needs_rows_is_refused() -> None:
         lambda: fit.simulate(1, seed=1),
         lambda: fit.refit(data["y"]),
         lambda: fit.marginal_covariance(1),
+        lambda: boundary_test(fit, fit.design.factors[0].name, "x"),
     ):
         with pytest.raises(DesignError, match="passed in a stream"):
             ask()

@@ -221,8 +221,17 @@ def test_unsampled_areas_are_the_limit_of_a_huge_sampling_variance(method):
     limit[[4, 20]] = 1e13
     vague = FITS[method](replace(design, D=limit))
     kept = np.delete(np.arange(43), [4, 20])
-    without = FITS[method](replace(design, areas=design.areas[kept], y=y[kept], X=design.X[kept], D=D[kept],
-                                   role=role[kept], offset=design.offset[kept]))
+    without = FITS[method](
+        replace(
+            design,
+            areas=design.areas[kept],
+            y=y[kept],
+            X=design.X[kept],
+            D=D[kept],
+            role=role[kept],
+            offset=design.offset[kept],
+        )
+    )
 
     fit = FITS[method](replace(design, y=y, D=D, role=role))
 
@@ -247,8 +256,17 @@ def test_areas_without_sampling_error_keep_their_direct_estimate():
     role, D = np.full(13, "sampled", dtype="<U9"), design.D.copy()
     role[3], D[3] = "direct", 0.0
     kept = np.delete(np.arange(13), 3)
-    without = fit_area_reml(replace(design, areas=design.areas[kept], y=design.y[kept], X=design.X[kept],
-                                    D=design.D[kept], role=role[kept], offset=design.offset[kept]))
+    without = fit_area_reml(
+        replace(
+            design,
+            areas=design.areas[kept],
+            y=design.y[kept],
+            X=design.X[kept],
+            D=design.D[kept],
+            role=role[kept],
+            offset=design.offset[kept],
+        )
+    )
 
     fit = fit_area_reml(replace(design, D=D, role=role))
 

@@ -12,6 +12,7 @@ from structures import METHODS, REFERENCE, STRUCTURES, sitka
 import hierlmm as hl
 from hierlmm.errors import DesignError, SpecError
 from hierlmm.frequentist.boundary_test import boundary_test
+from hierlmm.frequentist.lmm_results import LMMOutcome
 
 GLS = {(case["structure"], case["method"]): case["objective"] for case in REFERENCE["fits"]["fits"]
        if case["mean"] == "size ~ Time * treat"}  # fmt: skip
@@ -136,3 +137,22 @@ def test_a_random_intercept_beside_two_positions_is_refused():
         hl.fit(hl.lmm("size ~ Time + (1 | tree)", residual=STRUCTURES["ar1"]), pairs)
     with pytest.raises(DesignError, match="nugget needs pairs of rows at several distances"):
         hl.fit(hl.lmm("size ~ treat", residual=hl.ContinuousAR1("tree", "occ", nugget=True)), pairs)
+
+
+@pytest.mark.parametrize(("method", "supremum"), [("reml", -28.62100), ("ml", -61.58426)])
+def test_beside_a_singular_residual_matrix_the_criterion_is_not_rounding(method, supremum):
+    """Antedependence and (1 | tree): the likelihood grows up to a correlation of -1, to what scipy's BFGS finds there.
+
+    Beyond, the criterion as the engine computes it loses its digits, and was once 400 below the dense one.
+    """
+    fit = hl.fit(hl.lmm("size ~ Time * treat + (1 | tree)", residual=STRUCTURES["ante1"]), sitka(), method)
+    V, X = np.kron(np.eye(79), fit.marginal_covariance(1, "tree")), fit.design.X
+    XVX = X.T @ np.linalg.solve(V, X)
+    r = fit.design.y - X @ np.linalg.solve(XVX, X.T @ np.linalg.solve(V, fit.design.y))
+    dense = np.linalg.slogdet(V)[1] + r @ np.linalg.solve(V, r) + len(r) * np.log(2 * np.pi)
+    dense += np.linalg.slogdet(XVX)[1] - 4 * np.log(2 * np.pi) if method == "reml" else 0.0
+
+    assert fit.outcome is LMMOutcome.RESIDUAL_BOUND
+    assert "correlation of occasions 1 and 2 is at the bound" in fit.summary().replace("\n  ", " ")
+    assert_allclose(fit.objective, dense, rtol=0, atol=5e-3)
+    assert_allclose(dense, supremum, rtol=0, atol=1e-3)

@@ -144,3 +144,19 @@ def test_a_singular_covariance_is_held():
     assert parts.query("group == 'tree'")["se"].isna().all()
     ours = [row(fit, "variance")["se"], rho["se"]]
     assert_allclose(ours, errors * [fit.sigma2, 1 - rho["estimate"] ** 2], rtol=1e-5)
+
+
+def test_intervals_of_an_intraclass_correlation_stay_in_its_space() -> None:
+    """Symmetric on Fisher's scale ½ log((1 + (k - 1)ρ) / (1 - ρ)) of groups of k (Fisher 1925, section 38)."""
+    case = hl.load("dyestuff2/compound_symmetry")
+    frame = hl.fit(case.spec, case.data).variance_components
+    row = frame[frame["quantity"] == "correlation"].iloc[0]
+    k = 5
+
+    def scale(rho: float) -> float:
+        return 0.5 * np.log((1 + (k - 1) * rho) / (1 - rho))
+
+    slope = 0.5 * ((k - 1) / (1 + (k - 1) * row.estimate) + 1 / (1 - row.estimate))
+    assert -1 / (k - 1) < row.lower < row.estimate < row.upper < 1
+    assert scale(row.upper) - scale(row.estimate) == pytest.approx(1.959963984540054 * slope * row.se, rel=1e-9)
+    assert scale(row.estimate) - scale(row.lower) == pytest.approx(1.959963984540054 * slope * row.se, rel=1e-9)

@@ -167,7 +167,7 @@ class Unstructured:
         L, _ = self._factor(phi)
         sd = np.sqrt((L**2).sum(axis=1))
         found = ratio_bounds(np.log(sd[1:]), labels, "occasion")
-        for j in np.flatnonzero(np.diagonal(L) < AT_BOUND * sd):
+        for j in np.flatnonzero(np.diagonal(L) ** 2 < AT_BOUND * sd**2):
             found += (
                 f"the residual of occasion {label(labels, int(j))} is a linear function of those at earlier occasions: "
                 "the covariance matrix is at the bound of its space, singular",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hierlmm.likelihood.residuals.structure import AT_BOUND, VARIANCE_RATIO, Array, Codes, Natural, label
+from hierlmm.likelihood.residuals.structure import AT_ZERO, VARIANCE_RATIO, Array, Codes, Natural, label
 
 
 def scale(log_sd: Array, C: Array, dC: Array, occasion: Codes) -> tuple[Array, Array]:
@@ -28,7 +28,7 @@ def natural_ratios(log_sd: Array) -> Natural:
 def ratio_bounds(log_sd: Array, labels: Sequence[str], what: str) -> tuple[str, ...]:
     """A sentence for each variance that is zero beside the largest; `what` is "occasion" or "stratum"."""
     level = np.concatenate([[0.0], log_sd])
-    zero = np.flatnonzero(level - level.max() < np.log(AT_BOUND))
+    zero = np.flatnonzero(level - level.max() < np.log(AT_ZERO))
     return tuple(
         f"the residual variance of {what} {label(labels, int(j))} is at the bound of its space, 0" for j in zero
     )

@@ -27,9 +27,11 @@ CORRELATION: Quantity = "correlation"
 # place (N, k), occasion (N, k) and residuals (N, k) of N groups of k rows.
 Groups = Sequence[tuple[Array, Codes, Array]]
 
-# A correlation this close to its bound, or a standard deviation this many times smaller than another, is at the bound:
-# the criterion changes there by the square or the first power of it, which is below what the optimiser resolves.
+# A correlation this close to its bound is at it, and a conditional variance this small beside the variance: the search
+# goes no farther than 1e-8 (`series.SINGULAR`), as the criterion has no digits beyond.
 AT_BOUND = 1e-7
+# A standard deviation this many times smaller than another is zero: the search ends at 1e-5 (`series.UNEQUAL`).
+AT_ZERO = 1e-4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
