@@ -166,6 +166,10 @@ def _name_at(text: str, at: int, known: Sequence[str]) -> tuple[str, int] | None
         end = text.find("`", at + 1)
         inner = text[at + 1 : end]
         return (inner, end + 1) if end > 0 and inner in known else None
+    for name in known:  # as it stands first: patterns of thousands of names would take their time
+        end = at + len(name)
+        if text.startswith(name, at) and not INSIDE.match(text, end):
+            return name, end
     for name in known:
         found = _pattern(name).match(text, at)
         if found and not INSIDE.match(text, found.end()):

@@ -61,7 +61,8 @@ class FixedTest:
         if self.df == "normal":
             lines.append(f"Joint: chi-square({self.num_df}) = {self.num_df * self.statistic:.4f}, p = {self.p:.4g}")
         else:
-            lines.append(f"Joint: F({self.num_df}, {self.den_df:.5g}) = {self.statistic:.4f}, p = {self.p:.4g}")
+            scaled = f" (scaled by {self.scale:.4f})" if self.scale != 1 else ""
+            lines.append(f"Joint: F({self.num_df}, {self.den_df:.5g}) = {self.statistic:.4f}{scaled}, p = {self.p:.4g}")
         return "\n".join([*lines, *(line for note in self.notes for line in textwrap.wrap(note, WIDTH))])
 
     __repr__ = __str__

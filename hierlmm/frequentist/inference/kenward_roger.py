@@ -47,7 +47,10 @@ class KenwardRoger:
     W: Array
 
     def joint(self, L: Array) -> tuple[float, float]:
-        """Denominator degrees of freedom and scale of the F statistic of contrasts L (q, p) of full rank."""
+        """Denominator degrees of freedom and scale of the F statistic of contrasts L (q, p) of full rank.
+
+        Raises FitError where the approximation gives no distribution: very few groups for many contrasts.
+        """
         q = len(L)
         A1, A2 = self._moments(L)
         if A2 <= VANISHED * q:  # nothing was estimated: F is chi-square over its degrees of freedom
@@ -63,7 +66,13 @@ class KenwardRoger:
         # both vanish together in the one-sample case, where their ratio is 1
         ratio = 1.0 if abs(E) < 1e-14 and abs(V1) < 1e-14 else E / V1
         df = 4 + (q + 2) * V2 / (ratio**2 * V0 - V2)  # 4 + (q + 2) / (q rho - 1), also where V2 = 0
-        return df, 1.0 if abs(df - 2) < NEAR_TWO else df * E / (df - 2)
+        scale = 1.0 if abs(df - 2) < NEAR_TWO else df * E / (df - 2)
+        if not (df > 0 and scale > 0):
+            raise FitError(
+                "Kenward and Roger's approximation needs more information on the variances than these data have for "
+                f'{q} contrasts at once: it gives {df:.3g} degrees of freedom. Test fewer, or use df="satterthwaite".'
+            )
+        return df, scale
 
     def _moments(self, L: Array) -> tuple[float, float]:
         """A1 and A2 of Kenward & Roger (1997, p. 987)."""
