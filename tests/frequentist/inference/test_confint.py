@@ -327,7 +327,7 @@ def test_wald_intervals_are_on_stable_scales():
     assert_allclose(ours["lower"], sd["estimate"] * np.exp(-z * sd["se"] / sd["estimate"]), rtol=1e-9)
     (row,) = frame.query("quantity == 'correlation'").itertuples()
     reach = z * rho["se"] / (1 - rho["estimate"] ** 2)
-    assert_allclose([row.lower, row.upper], np.tanh(np.arctanh(rho["estimate"]) + [-reach, reach]), rtol=1e-9)
+    assert_allclose([row.lower, row.upper], np.tanh(np.arctanh(rho["estimate"]) + reach * np.array([-1, 1])), rtol=1e-9)
     at_95 = fit.confint("wald").frame.iloc[2:]
     assert_allclose(at_95[["lower", "upper"]], components[["lower", "upper"]], rtol=1e-12)
 
