@@ -14,7 +14,7 @@ from hierlmm.report.quantiles import NAMED, normal_quantiles
 TAIL = 1.5
 
 
-def plot_residual_envelope(fit: LMMFit, *, ax: Axes, draws: int = 199, seed: int = 1) -> Axes:
+def plot_residual_envelope(fit: LMMFit, *, ax: Axes, draws: int = 499, seed: int = 1) -> Axes:
     """Draw the ordered Pearson residuals against normal quantiles, with simulation envelopes. Returns `ax`.
 
     Raises as `residual_envelope` does.
@@ -25,7 +25,7 @@ def plot_residual_envelope(fit: LMMFit, *, ax: Axes, draws: int = 199, seed: int
 
 
 def plot_effect_envelope(
-    fit: LMMFit, *, ax: Axes, group: str = "", term: str = "Intercept", draws: int = 199, seed: int = 1
+    fit: LMMFit, *, ax: Axes, group: str = "", term: str = "Intercept", draws: int = 499, seed: int = 1
 ) -> Axes:
     """Draw the ordered predicted random effects `term` of `group` (default: the first factor) with envelopes.
 

@@ -150,7 +150,10 @@ def _between(at: Projection, factor: GroupingFactor) -> Iterator[Finding]:
     names, X = _varying(at, factor)
     if not names:
         return
-    statistic, df, kept = between_statistic(at, _means(X, factor.codes))
+    means = _means(X, factor.codes)
+    # the means of a column that is centred within the levels are rounding
+    means[:, (means**2).sum(axis=0) <= VARIES * (X**2).sum(axis=0)] = 0.0
+    statistic, df, kept = between_statistic(at, means)
     topic = f"within and between {factor.name}"
     if not df:
         return

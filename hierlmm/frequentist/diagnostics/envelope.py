@@ -62,7 +62,7 @@ class Envelope:
         return self.labels[(self.values < self.all_lower) | (self.values > self.all_upper)]
 
 
-def residual_envelope(fit: LMMFit, draws: int = 199, *, seed: int, level: float = 0.95) -> Envelope:
+def residual_envelope(fit: LMMFit, draws: int = 499, *, seed: int, level: float = 0.95) -> Envelope:
     """Ordered Pearson residuals with bands from `draws` responses simulated from the fit and fitted again.
 
     Raises DesignError where rows were not kept; FitError where the residual variance is zero, for fewer than 39 draws,
@@ -78,7 +78,7 @@ def residual_envelope(fit: LMMFit, draws: int = 199, *, seed: int, level: float 
 
 
 def effect_envelope(
-    fit: LMMFit, group: str = "", term: str = "Intercept", draws: int = 199, *, seed: int, level: float = 0.95
+    fit: LMMFit, group: str = "", term: str = "Intercept", draws: int = 499, *, seed: int, level: float = 0.95
 ) -> Envelope:
     """Ordered predicted random effects of one coefficient, in its units, with bands as for the residuals.
 
@@ -135,7 +135,7 @@ def _simulated(
     if draws < FEWEST:
         raise FitError(
             f"`draws` is a number of simulations, {FEWEST} or more, so that a 95 % band leaves some out; found "
-            f"{draws!r}. Use for example draws=199."
+            f"{draws!r}. Use for example draws=499."
         )
     if not 0 < level < 1:
         raise FitError(f"`level` is a number between 0 and 1; found {level!r}. Use for example level=0.95.")
@@ -173,13 +173,15 @@ def _enveloped(
 def simultaneous(simulated: Array, level: float) -> tuple[Array, Array]:
     """(n,) lower and upper ends of a band that holds about `level` of the (B, n) curves whole.
 
-    The mean plus and minus a common multiple of the distances to pointwise quantiles: the multiple that holds `level`
-    of the curves. The shape is that of the pointwise band, wider.
+    The median plus and minus a common multiple of the distances to pointwise quantiles. One half of the curves gives
+    these distances, the other half the multiple that holds `level` of its curves: a band that is fitted to the curves
+    it is judged by is too narrow.
     """
-    middle = np.median(simulated, axis=0)
-    low, high = np.quantile(simulated, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    apart = simulated - middle
+    shape, judge = simulated[::2], simulated[1::2]
+    middle = np.median(shape, axis=0)
+    low, high = np.quantile(shape, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    apart = judge - middle
     size = np.where(apart < 0, middle - low, high - middle)
     ratio = np.divide(np.abs(apart), size, out=np.zeros_like(apart), where=size > 0)
-    multiple = float(np.quantile(ratio.max(axis=1), level))
+    multiple = float(np.quantile(ratio.max(axis=1), level, method="higher"))
     return middle - multiple * (middle - low), middle + multiple * (high - middle)

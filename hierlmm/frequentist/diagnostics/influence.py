@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 ROW = "row"
-# A unit is named as influential where it moves a fixed effect by this many standard errors, and by this many times
-# what one of M units typically moves it, 1 / sqrt(M) (Belsley, Kuh & Welsch 1980, Regression Diagnostics, p. 28,
-# whose 2 / sqrt(M) names one unit in twenty even where nothing is wrong).
-MOVED, TYPICAL = 0.5, 3.0
+# A unit is named as influential where it moves a fixed effect by this many standard errors, and by more than any of
+# the M p changes is but with this probability, had they normal laws of their typical size 1 / sqrt(M). Belsley, Kuh &
+# Welsch (1980), Regression Diagnostics, p. 28, set 2 / sqrt(M), which names one unit in twenty where nothing is wrong.
+MOVED, BY_CHANCE = 0.75, 0.01
 SHOWN = 5
 
 
@@ -46,8 +47,12 @@ class Influence:
 
     @property
     def threshold(self) -> float:
-        """Standard errors that a unit must move a fixed effect by to be named: max(0.5, 3 / sqrt(M))."""
-        return max(MOVED, TYPICAL / float(np.sqrt(len(self.units))))
+        """Standard errors that a unit must move a fixed effect by to be named: max(0.75, z / sqrt(M)).
+
+        z is the normal quantile that none of M p values exceeds in absolute value with probability 0.99 (Bonferroni).
+        """
+        M, p = len(self.units), max(len(self.terms), 1)
+        return max(MOVED, NormalDist().inv_cdf(1 - BY_CHANCE / (2 * M * p)) / float(np.sqrt(M)))
 
     @property
     def in_se(self) -> Array:
