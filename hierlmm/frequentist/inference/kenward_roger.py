@@ -4,10 +4,10 @@
 
 for a covariance matrix V that is linear in its parameters, so that there are no terms in second derivatives of V:
 random effects, and residuals that are compound symmetric, Toeplitz, unstructured or stratified. All elements of the
-covariance matrices count, also where the fit lies on the boundary. Degrees of freedom and scale of F
-are the formulas of 1997 with the expected information, as in pbkrtest, which agrees with them in all its digits but
-for a scale set to 1 where |df - 2| < 0.01. SAS offers, as KENWARDROGER2, the covariance of Kenward & Roger (2009),
-Comput. Stat. Data Anal. 53:2583-2595: for linear structures it is the one here.
+covariance matrices count, also where the fit lies on the boundary. Degrees of freedom and scale of F are the formulas
+of 1997 with the expected information, which pbkrtest uses too; its convention that F is not scaled where |df - 2| < 0.01
+is kept. The covariance of Kenward & Roger (2009), Comput. Stat. Data Anal. 53:2583-2595 (SAS: KENWARDROGER2) differs
+where V is not linear in its parameters; here the two are the same.
 
 Source: Kenward & Roger (1997), Biometrics 53:983-997; Halekoh & Højsgaard (2014), J. Stat. Softw. 59(9).
 """
