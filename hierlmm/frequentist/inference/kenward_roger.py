@@ -5,7 +5,7 @@
 for a covariance matrix V that is linear in its parameters, so that there are no terms in second derivatives of V:
 random effects, and residuals that are compound symmetric, Toeplitz, unstructured or stratified. All elements of the
 covariance matrices count, also where the fit lies on the boundary. Degrees of freedom and scale of F are the formulas
-of 1997 with the expected information, which pbkrtest uses too; its convention that F is not scaled where |df - 2| < 0.01
+of 1997 with the expected information, which pbkrtest uses too; its rule that F is not scaled where |df - 2| < 0.01
 is kept. The covariance of Kenward & Roger (2009), Comput. Stat. Data Anal. 53:2583-2595 (SAS: KENWARDROGER2) differs
 where V is not linear in its parameters; here the two are the same.
 
