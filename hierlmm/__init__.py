@@ -22,9 +22,13 @@ from hierlmm.errors import (
     SpecError,
 )
 from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.bootstrap.results import Bootstrap
 from hierlmm.frequentist.diagnostics.type1 import TypeOneError, simulate_type1
 from hierlmm.frequentist.inference.compare_models import compare_models
 from hierlmm.frequentist.inference.components_bootstrap import bootstrap_lrt
+from hierlmm.frequentist.inference.confint import Intervals
+from hierlmm.frequentist.inference.information import Information
+from hierlmm.frequentist.inference.robust import RobustCovariance
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.methods import fit
 from hierlmm.frequentist.moments.contrasts import contrast_constant, contrast_loglik, error_contrasts
@@ -82,14 +86,18 @@ __all__ = [
     "TypeOneError",
     "simulate_type1",
     "AreaPosterior",
+    "Bootstrap",
     "Comparison",
     "FitTable",
+    "Information",
+    "Intervals",
     "LMMFit",
     "LMMPosterior",
     "Moments",
     "NutsOptions",
     "Priors",
     "bootstrap_lrt",
+    "RobustCovariance",
     "compare",
     "compare_models",
     "fit",

@@ -37,6 +37,10 @@ BOUND = (
     "A limit of 0 for a sd, or of -1 or 1 for a correlation, is where the profile ends without having reached the "
     "height of the level: the data do not exclude the bound."
 )
+NO_PROFILE = (
+    "Limits are missing where a parameter of the residual structure lies at the bound of its space: the criterion has no "
+    "inner optimum in it."
+)
 NO_WALD = "Wald intervals do not exist for parameters on the boundary; profile intervals do."
 
 
@@ -133,7 +137,7 @@ def profile_intervals(fit: LMMFit, level: float) -> Intervals:
     effects = _effects(fit, model, height)
     frame = pd.DataFrame([*effects, *rows], columns=list(COLUMNS))
     notes = [ML_FOR_EFFECTS] * (fit.method == "reml" and bool(effects))
-    notes += [BOUND] * bool(_at_bound(frame))
+    notes += [BOUND] * _at_bound(frame) + [NO_PROFILE] * bool(frame["lower"].isna().any())
     return Intervals(method="profile", level=level, frame=frame, notes=tuple(notes))
 
 
