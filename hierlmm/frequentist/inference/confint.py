@@ -38,8 +38,8 @@ BOUND = (
     "height of the level: the data do not exclude the bound."
 )
 NO_PROFILE = (
-    "Limits are missing where a parameter of the residual structure lies at the bound of its space: the criterion has no "
-    "inner optimum in it."
+    "Limits are missing where a parameter of the residual structure lies at the bound of its space: the criterion has "
+    "no inner optimum in it."
 )
 NO_WALD = "Wald intervals do not exist for parameters on the boundary; profile intervals do."
 
