@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from hierlmm.errors import DesignError, listed
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.report.appearance import AXIS, FIT, GUIDE, POSTERIOR, TEXT, plain
-from hierlmm.report.diagnostics_residuals import draw_boxes
+from hierlmm.report.diagnostics_boxes import draw_boxes
 from hierlmm.report.diagnostics_table import rows_of
 
 Array = NDArray[np.float64]
@@ -47,13 +49,17 @@ def plot_spaghetti(fit: LMMFit, x: str, *, ax: Axes, group: str = "") -> Axes:
 def plot_fitted_lines(fit: LMMFit, x: str, *, ax: Axes, group: str = "") -> Axes:
     """Draw the rows, each level's fitted line, and the line of the fixed effects alone, along the column `x`.
 
-    A level's line joins its conditional fitted values, means where several rows share an x: with a random intercept
-    the lines are parallel, with a random slope they are not. The fixed line joins the means of the marginal fitted
-    values. Returns `ax`.
+    Along a line only the columns change that are made of `x`: other predictors stand at their means, and the effects
+    of other grouping factors at zero. With a random intercept the lines are parallel, with a random slope they are
+    not. Returns `ax`.
     """
     along, y = _numbers(fit, x), fit.design.y
     codes, levels, name = _group(fit, group)
-    conditional, marginal = fit.conditional_fitted.to_numpy(), fit.marginal_fitted.to_numpy()
+    marginal = fit.design.offset.mean() + _along(fit.design.X, fit.design.fixed, x) @ fit.beta
+    conditional = marginal.copy()
+    for factor, b in zip(fit.design.factors, fit.b, strict=True):
+        if factor.name == name:
+            conditional += (_along(factor.Z, factor.coefficients, x) * b[codes]).sum(axis=1)
     ax.plot(along, y, "o", color=GUIDE, markersize=2.4, linestyle="none", markeredgewidth=0, zorder=1)
     thin = 0.9 if len(levels) <= 40 else 0.5
     for g in range(len(levels)):
@@ -112,6 +118,13 @@ def _numbers(fit: LMMFit, column: str) -> Array:
             "its categories."
         )
     return values.to_numpy(dtype=np.float64)
+
+
+def _along(columns: Array, names: tuple[str, ...], x: str) -> Array:
+    """Columns (n, k) with those that are not made of `x`, by their names, at their means."""
+    word = re.compile(rf"(?<![\w.]){re.escape(x)}(?![\w.])")
+    moves = np.array([word.search(name) is not None for name in names], dtype=bool)
+    return np.where(moves, columns, columns.mean(axis=0))
 
 
 def _means_at(x: Array, y: Array) -> tuple[Array, Array]:

@@ -12,14 +12,12 @@ from hierlmm.frequentist.diagnostics.influence import ROW, Influence
 from hierlmm.frequentist.diagnostics.type1 import TypeOneError, exact_rate
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.report.appearance import AXIS, FIT, GUIDE, POSTERIOR, STEPS, TEXT, plain
-from hierlmm.report.diagnostics_residuals import WIDE
+from hierlmm.report.diagnostics_boxes import name_ticks
 
 # Units named in an influence plot, and levels in a caterpillar.
 NAMED, LEVELS = 5, 60
 # Units up to which each has a label of its own on the axis.
 LABELLED = 25
-# Heights of letters, in points: what tick labels ask for, and the smallest that can be read.
-LEGIBLE, SMALLEST = 10.0, 5.0
 # Places at which the exact rate is drawn.
 CURVE = 101
 MARKERS = "osD^v<>P"
@@ -46,8 +44,7 @@ def plot_influence(influence: Influence, *, ax: Axes) -> Axes:
         )  # fmt: skip
     what = "row" if influence.by == ROW else influence.by
     if len(cook) <= LABELLED:
-        labels = [plain(unit) for unit in influence.units]
-        ax.set_xticks(place, labels, rotation=90 if sum(map(len, labels)) > WIDE else 0)
+        name_ticks(ax, [plain(unit) for unit in influence.units], "x")
     ax.set_ylim(0, 1.12 * float(np.nan_to_num(cook).max(initial=1e-300)))
     ax.set_xlabel(plain(f"{what} left out" + ("" if len(cook) <= LABELLED else ", by position"), AXIS))
     ax.set_ylabel("Cook's distance")
@@ -77,21 +74,11 @@ def plot_effects(fit: LMMFit, *, ax: Axes, group: str = "", term: str = "Interce
     ax.axvline(0, color=GUIDE, linewidth=1, zorder=0)
     ax.hlines(row, frame["lower"], frame["upper"], color=FIT, linewidth=1.1, alpha=0.8)
     ax.plot(frame["estimate"], row, "o", color=FIT, markersize=3.6, linestyle="none")
-    _names(ax, [plain(level) for level in frame["level"]])
+    name_ticks(ax, [plain(level) for level in frame["level"]], "y")
     ax.set_ylim(-0.6, len(row) - 0.4)
     ax.set_xlabel(plain(f"{term}, random effect and 95 % interval", AXIS))
     ax.set_ylabel(plain(name))
     return ax
-
-
-def _names(ax: Axes, names: list[str]) -> None:
-    """Names down the side, as small as the room asks for; every second or third where that is too little."""
-    room = ax.get_window_extent().height * 72 / ax.figure.dpi / max(len(names), 1)
-    step = max(1, int(np.ceil(SMALLEST / max(room, 0.1))))
-    ax.set_yticks(range(0, len(names), step), names[::step])
-    ax.tick_params(axis="y", length=0)
-    if room * step < LEGIBLE:
-        ax.tick_params(axis="y", labelsize=max(SMALLEST, 0.85 * room * step))
 
 
 def plot_type1(result: TypeOneError, *, ax: Axes) -> Axes:

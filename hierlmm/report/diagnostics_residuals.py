@@ -13,6 +13,7 @@ from hierlmm.errors import FitError
 from hierlmm.frequentist.diagnostics.residuals import ResidualKind
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.report.appearance import AXIS, FIT, GUIDE, POSTERIOR, TEXT, plain
+from hierlmm.report.diagnostics_boxes import draw_boxes
 from hierlmm.report.diagnostics_table import rows_of
 from hierlmm.report.quantiles import NAMED
 
@@ -22,8 +23,6 @@ Array = NDArray[np.float64]
 CONTINUOUS = 8
 # Share of the points that a local fit uses, and how many places it is computed at.
 SPAN, PLACES = 2 / 3, 60
-# Letters of all tick labels together from which they are turned.
-WIDE = 45
 # A residual beyond this is named.
 NAMED_FROM = 3.0
 
@@ -120,22 +119,6 @@ def _levels(x: pd.Series) -> list[object]:
     if isinstance(x.dtype, pd.CategoricalDtype):
         return [level for level in x.cat.categories if (x == level).any()]
     return sorted(x.unique().tolist(), key=lambda value: (str(type(value)), value))
-
-
-def draw_boxes(ax: Axes, parts: list[Array], labels: list[str], *, color: str = FIT) -> None:
-    """Boxes of several sets of values side by side; sets of fewer than five are drawn as points only."""
-    for k, part in enumerate(parts):
-        if len(part) >= 5:
-            ax.boxplot(
-                [part], positions=[k], widths=0.55, showfliers=False, manage_ticks=False,
-                medianprops={"color": color, "linewidth": 1.6}, boxprops={"color": "0.55"},
-                whiskerprops={"color": "0.55"}, capprops={"color": "0.55"},
-            )  # fmt: skip
-        spread = np.linspace(-0.14, 0.14, 7)[np.arange(len(part)) % 7] if len(part) > 1 else np.zeros(len(part))
-        ax.plot(k + spread, part, "o", color=color, markersize=2.2, alpha=0.5, linestyle="none", markeredgewidth=0)
-    long = sum(map(len, labels)) > WIDE
-    ax.set_xticks(range(len(labels)), labels, rotation=90 if long else 0)
-    ax.set_xlim(-0.6, len(labels) - 0.4)
 
 
 def local_trend(x: Array, y: Array) -> tuple[Array, Array]:

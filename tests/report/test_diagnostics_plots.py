@@ -200,3 +200,31 @@ def test_columns_and_groups_that_are_not_there_are_refused(ax):
     doubled = hl.load("politeness").data.set_index(np.zeros(84, dtype=int))
     with pytest.raises(hl.DesignError, match=r"labels of this one are not unique.*reset_index"):
         plot_residuals_predictor(hl.fit(hl.load("politeness").spec, doubled), "attitude", ax=ax)
+
+
+def test_other_predictors_are_held_along_a_fitted_line(ax):
+    """With a second predictor that jumps about, the fixed line is still straight, at that predictor's mean."""
+    rng = np.random.default_rng(2)
+    table = pd.DataFrame({"g": np.repeat(np.arange(12), 8), "x": np.tile(np.arange(8.0), 12), "z": rng.normal(size=96)})
+    table["y"] = table["x"] + 5 * table["z"] + rng.normal(size=12)[table["g"]] + rng.normal(size=96)
+    fit = hl.fit(hl.lmm("y ~ x + z + (1 | g)"), table)
+
+    plot_fitted_lines(fit, "x", ax=ax)
+
+    (thick,) = [line.get_xydata() for line in ax.lines if line.get_color() == POSTERIOR]
+    assert_allclose(thick[:, 1], fit.beta[0] + fit.beta[1] * np.arange(8) + fit.beta[2] * table["z"].mean())
+
+
+def test_of_many_values_those_beyond_the_whiskers_are_drawn_beside_the_box(ax):
+    """500 rows of each category: no more than one in twenty is a point; names are letter for letter."""
+    rng = np.random.default_rng(3)
+    table = pd.DataFrame(
+        {"g": np.repeat(np.arange(20), 50), "k": np.tile(["$x$", "b"], 500), "y": rng.normal(size=1000)}
+    )
+    fit = hl.fit(hl.lmm("y ~ k + (1 | g)"), table)
+
+    plot_residuals_predictor(fit, "k", ax=ax)
+    ax.figure.canvas.draw()
+
+    assert len(points(ax)) < 50
+    assert [label.get_text() for label in ax.get_xticklabels()] == [r"\$x\$", "b"]

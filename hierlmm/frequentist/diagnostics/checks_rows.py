@@ -106,8 +106,8 @@ def _normality(what: str, plot: str, found: Shape) -> Finding:
     return graded(
         topic,
         value,
-        f"See {plot}. Fixed effects bear this well, predictions and variances less: transform the response, or use "
-        "robust standard errors or a bootstrap of residuals.",
+        f"See {plot} in hierlmm.report.diagnostics_quantiles. Fixed effects bear this well, predictions and variances "
+        "less: transform the response, or use robust standard errors or a bootstrap of residuals.",
         look=skewed or kurtic,
         act=skewed and abs(found.skewness) > VERY_SKEWED,
     )
