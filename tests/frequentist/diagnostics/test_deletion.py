@@ -65,19 +65,25 @@ def test_dfbeta_is_tidy():
 
 
 def test_holding_the_variances_is_close_to_a_full_refit():
-    """Sleepstudy without each subject: held variances against REML anew, largest difference in standard errors.
+    """25 groups of 2 to 14 rows: held variances against REML anew without each group.
 
-    The measured difference is 0.05 at most; the direction and the order of the most influential subjects agree.
+    Changes of up to 0.46 standard errors differ by 0.0075 at most. In a balanced design as sleepstudy both agree
+    exactly, since beta does not depend on the variances there; with six groups and a singular covariance matrix
+    (politeness, random slopes) the two differ by up to 0.3, because the variances jump.
     """
-    case = hl.load("sleepstudy")
-    fit = fitted("sleepstudy")
-    found = fit.influence("Subject")
-    refitted = np.array([hl.fit(case.spec, case.data[case.data["Subject"] != subject]).beta for subject in found.units])
+    rng = np.random.default_rng(2)
+    g = np.repeat(np.arange(25), rng.integers(2, 15, 25))
+    table = pd.DataFrame({"g": g, "x": rng.normal(size=len(g))})
+    table["y"] = 1 + 0.5 * table["x"] + rng.normal(size=25)[g] + rng.normal(size=len(g))
+    spec = hl.lmm("y ~ x + (1 | g)")
+    fit = hl.fit(spec, table)
+    found = fit.influence("g")
+    refitted = np.array([hl.fit(spec, table[table["g"] != unit]).beta for unit in found.units])
 
     full = (fit.beta - refitted) / found.se
 
-    assert np.abs(full - found.in_se).max() < 0.08
-    assert np.corrcoef(full.ravel(), found.in_se.ravel())[0, 1] > 0.99
+    assert np.abs(full).max() > 0.4
+    assert np.abs(full - found.in_se).max() < 0.01
 
 
 def test_a_unit_that_alone_determines_an_effect_is_named():

@@ -134,7 +134,7 @@ def test_a_row_that_is_fitted_exactly_has_no_studentised_residual():
 
 
 def test_a_large_nested_design_is_worked_on_without_its_covariance_matrix():
-    """30,000 rows in two groups of 15,000: the closed form of a random intercept gives one row's leverage."""
+    """20,000 rows in four groups: the closed form of a random intercept gives one row's leverage."""
     rng = np.random.default_rng(3)
     table = pd.DataFrame({"g": np.repeat(np.arange(4), 5000), "y": rng.normal(size=20_000)})
     table["y"] += table["g"]
