@@ -26,7 +26,7 @@ from hierlmm.frequentist.bootstrap.results import Bootstrap
 from hierlmm.frequentist.diagnostics.type1 import TypeOneError, simulate_type1
 from hierlmm.frequentist.inference.compare_models import compare_models
 from hierlmm.frequentist.inference.components_bootstrap import bootstrap_lrt
-from hierlmm.frequentist.inference.confint import Intervals
+from hierlmm.frequentist.inference.confint_results import Intervals
 from hierlmm.frequentist.inference.information import Information
 from hierlmm.frequentist.inference.robust import RobustCovariance
 from hierlmm.frequentist.lmm_results import LMMFit

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hierlmm.frequentist.diagnostics.influence import Influence
     from hierlmm.frequentist.diagnostics.residuals import ResidualKind
     from hierlmm.frequentist.inference.components_results import ComponentTests
-    from hierlmm.frequentist.inference.confint import IntervalMethod, Intervals
+    from hierlmm.frequentist.inference.confint_results import IntervalMethod, Intervals
     from hierlmm.frequentist.inference.fixed_anova import FixedAnova
     from hierlmm.frequentist.inference.fixed_reference import Freedom
     from hierlmm.frequentist.inference.fixed_tests import FixedTest
@@ -396,7 +396,7 @@ class LMMFit:
 
         See `bootstrap.run.bootstrap`.
         """
-        from hierlmm.frequentist.bootstrap import bootstrap
+        from hierlmm.frequentist.bootstrap.run import bootstrap
 
         return bootstrap(
             self,

@@ -12,14 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
-from hierlmm.frequentist.bootstrap.samplers import Kind
-from hierlmm.frequentist.bootstrap.state import Batch
-from hierlmm.frequentist.inference.confint import COLUMNS, Intervals, quantile
+from hierlmm.frequentist.inference.confint_results import COLUMNS, Intervals, quantile
 from hierlmm.frequentist.inference.confint_text import name
 from hierlmm.frequentist.lmm_refits import FAILED, refits_of
 from hierlmm.frequentist.lmm_results import LMMOutcome
 
 if TYPE_CHECKING:
+    from hierlmm.frequentist.bootstrap.samplers import Kind
+    from hierlmm.frequentist.bootstrap.state import Batch
     from hierlmm.frequentist.lmm_results import LMMFit
 
 Array = NDArray[np.float64]

@@ -15,7 +15,7 @@ from hierlmm.errors import FitError
 from hierlmm.frequentist.bootstrap.results import Bootstrap
 from hierlmm.frequentist.bootstrap.samplers import WEIGHTS, Kind, Sampler, Weights, sampler
 from hierlmm.frequentist.bootstrap.state import Batch, State
-from hierlmm.frequentist.inference.confint import require_optimum
+from hierlmm.frequentist.inference.confint_results import require_optimum
 from hierlmm.frequentist.lmm_refits import LMMRefits, refits_of
 
 if TYPE_CHECKING:

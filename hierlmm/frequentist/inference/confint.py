@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,13 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
 from hierlmm.frequentist.inference.confint_coordinates import Label, of_effects, of_variances, optimal
-from hierlmm.frequentist.inference.confint_text import table
+from hierlmm.frequentist.inference.confint_results import (
+    COLUMNS,
+    IntervalMethod,
+    Intervals,
+    quantile,
+    require_optimum,
+)
 from hierlmm.frequentist.inference.profile_coordinates import Coordinates
 from hierlmm.frequentist.inference.profile_limits import ends
 from hierlmm.frequentist.inference.profile_slopes import criterion
@@ -25,8 +30,6 @@ if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
 
 Array = NDArray[np.float64]
-IntervalMethod = Literal["profile", "wald", "bootstrap"]
-COLUMNS = ("group", "term", "term2", "quantity", "estimate", "lower", "upper", "by")
 
 ML_FOR_EFFECTS = (
     "The restricted likelihood does not contain the fixed effects: their rows profile the ML criterion, and those of "
@@ -42,29 +45,6 @@ NO_PROFILE = (
     "no inner optimum in it."
 )
 NO_WALD = "Wald intervals do not exist for parameters on the boundary; profile intervals do."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Intervals:
-    """Confidence intervals of the parameters of one fit.
-
-    frame   group, term, term2, quantity (effect, sd, correlation, range, nugget), estimate, lower, upper, by; `by`
-            says what the limits of the row rest on: "ML profile", "REML profile", "normal", "log", "atanh",
-            "percentile bootstrap" ...
-    notes   sentences that belong to the table
-    """
-
-    method: IntervalMethod
-    level: float
-    frame: pd.DataFrame
-    notes: tuple[str, ...]
-
-    def summary(self) -> str:
-        """The intervals as text, at most 80 columns wide."""
-        return table(self)
-
-    def __repr__(self) -> str:
-        return self.summary()
 
 
 def confint(
@@ -100,7 +80,7 @@ def confint(
 
 
 def _bootstrap(fit: LMMFit, level: float, draws: int, seed: int | None, kind: Kind) -> Intervals:
-    from hierlmm.frequentist.bootstrap import bootstrap
+    from hierlmm.frequentist.bootstrap.run import bootstrap
 
     if seed is None:
         raise FitError(
@@ -108,17 +88,6 @@ def _bootstrap(fit: LMMFit, level: float, draws: int, seed: int | None, kind: Ki
             'confint(method="bootstrap", seed=1).'
         )
     return bootstrap(fit, kind, draws=draws, seed=seed).intervals("percentile", level)
-
-
-def require_optimum(fit: LMMFit, what: str) -> None:
-    """Refuse what rests on the curvature or height of a criterion that has no certified optimum."""
-    from hierlmm.frequentist.lmm_results import LMMOutcome
-
-    if fit.at is None or fit.outcome is LMMOutcome.NOT_CERTIFIED:
-        raise FitError(
-            f"{what} needs an optimum of the criterion; this fit has none: {fit.outcome.value} Fit a model that the "
-            "data can support."
-        )
 
 
 def profile_intervals(fit: LMMFit, level: float) -> Intervals:
@@ -186,13 +155,6 @@ def _at_bound(frame: pd.DataFrame) -> bool:
     sd = (frame["quantity"] == "sd") & (frame["lower"] == 0)
     rho = (frame["quantity"] == "correlation") & ((frame["lower"] == -1) | (frame["upper"] == 1))
     return bool((sd | rho).any())
-
-
-def quantile(level: float) -> float:
-    """The two-sided normal quantile of a level."""
-    from scipy.special import ndtri
-
-    return float(ndtri(0.5 + 0.5 * level))
 
 
 def wald_intervals(fit: LMMFit, level: float) -> Intervals:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from hierlmm.frequentist.inference.confint import Intervals
+    from hierlmm.frequentist.inference.confint_results import Intervals
 
 WIDTH = 80
 LABEL = 32

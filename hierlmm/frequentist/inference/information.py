@@ -27,7 +27,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
-from hierlmm.frequentist.inference.confint import require_optimum
+from hierlmm.frequentist.inference.confint_results import require_optimum
 from hierlmm.frequentist.inference.fixed_directions import Directions, linear_directions
 from hierlmm.frequentist.inference.fixed_traces import quadratic_matrix, trace_matrix, whitened_fixed
 from hierlmm.frequentist.inference.information_parameters import (

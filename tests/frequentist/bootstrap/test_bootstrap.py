@@ -8,7 +8,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import hierlmm as hl
-from hierlmm.frequentist.bootstrap import Bootstrap, bootstrap, run
+from hierlmm.frequentist.bootstrap import run
+from hierlmm.frequentist.bootstrap.results import Bootstrap
+from hierlmm.frequentist.bootstrap.run import bootstrap
 from hierlmm.frequentist.bootstrap.samplers import WEIGHTS, sampler
 from hierlmm.frequentist.bootstrap.state import Batch
 from hierlmm.frequentist.lmm_results import LMMOutcome

@@ -14,7 +14,7 @@ from scipy.optimize import brentq, minimize
 from scipy.stats import chi2, norm
 
 import hierlmm as hl
-from hierlmm.frequentist.inference.confint import Intervals
+from hierlmm.frequentist.inference.confint_results import Intervals
 from hierlmm.frequentist.lmm_results import LMMOutcome
 
 # Profiles by R: see "provenance" in the file.
