@@ -53,7 +53,7 @@ def bootstrap(
     """
     _check(kind, draws, seed, weights, progress)
     require_optimum(fit, "A bootstrap")
-    require_rows(fit.design, "A bootstrap")
+    require_rows(fit.design, "Bootstraps")
     draw = sampler(fit, kind, weights, cluster)
     size = max(1, min(BATCH, HELD // len(fit.design.y)))
     edges = [*range(0, draws, size), draws]

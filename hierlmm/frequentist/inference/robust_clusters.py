@@ -43,7 +43,7 @@ def clusters_of(fit: LMMFit, cluster: object, what: str) -> Clusters:
     Raises DesignError where there is none such, where the labels do not fit the rows, where there are fewer than two
     clusters, and where a group of the model has rows in several of them, so that V is not block diagonal.
     """
-    require_rows(fit.design, what)
+    require_rows(fit.design, "Clusters of residuals")
     found = _outermost(fit, what) if cluster is None else _named(fit, cluster)
     if len(found) < 2:
         raise DesignError(

@@ -358,3 +358,19 @@ def test_bad_requests_are_refused():
         bad.confint()
     with pytest.raises(hl.FitError, match=r"Wald interval.*reproduce the response exactly"):
         exact.confint("wald")
+
+
+def test_streamed_rows_have_intervals_and_information_but_no_residuals():
+    """Two chunks added up: the same limits and matrices as of the table; what needs rows says so."""
+    table, spec = hl.load("sleepstudy").data, hl.lmm("Reaction ~ Days + (Days | Subject)")
+    streamed = hl.fit(spec, hl.moments(spec, table.iloc[:90]) + hl.moments(spec, table.iloc[90:]))
+    whole = hl.fit(spec, table)
+    limits = ["lower", "upper"]
+
+    assert_allclose(streamed.confint().frame[limits], whole.confint().frame[limits], rtol=1e-9)
+    ours, theirs = (fit.information("observed", of="all").matrix for fit in (streamed, whole))
+    assert_allclose(ours, theirs, rtol=1e-8, atol=1e-12)
+    with pytest.raises(hl.DesignError, match=r"Bootstraps need the rows of the fit"):
+        streamed.bootstrap(seed=1)
+    with pytest.raises(hl.DesignError, match=r"Clusters of residuals need the rows of the fit"):
+        streamed.robust()
