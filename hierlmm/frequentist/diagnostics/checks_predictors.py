@@ -82,7 +82,8 @@ def _condition(X: Array) -> float:
 
 def _inflation(X: Array) -> Array:
     """(p,) variance inflation factors: squared lengths of the rows of the pseudo-inverse of the unit columns."""
-    return np.asarray((np.linalg.pinv(_unit(X)) ** 2).sum(axis=1))
+    R = np.linalg.qr(_unit(X), mode="r")
+    return np.asarray((np.linalg.solve(R, np.eye(len(R))) ** 2).sum(axis=1))
 
 
 def _varying(at: Projection, factor: GroupingFactor) -> tuple[list[str], Array]:

@@ -174,9 +174,9 @@ def efficient_information(fit: LMMFit, null: LMMFit, chosen: Tested) -> Array:
     if k == J.shape[0]:
         return np.asarray(J)
     scale = np.sqrt(np.diagonal(J)[k:])
-    inner = np.linalg.pinv(J[k:, k:] / np.outer(scale, scale), hermitian=True)
     half = J[:k, k:] / scale
-    return np.asarray(J[:k, :k] - half @ inner @ half.T)
+    solved = np.linalg.lstsq(J[k:, k:] / np.outer(scale, scale), half.T, rcond=1e-15 * len(J))[0]
+    return np.asarray(J[:k, :k] - half @ solved)
 
 
 def _working_basis(fit: LMMFit, chosen: Tested) -> Array:

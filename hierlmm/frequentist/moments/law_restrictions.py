@@ -49,7 +49,7 @@ def _reduced(rows: Array) -> Array:
 
 def inequalities(M: Array, small: Law, large: Law) -> list[str]:
     """Limits of the smaller structure that the larger one does not imply, in the parameters of the larger."""
-    back = np.asarray(np.linalg.pinv(M))
+    back = np.asarray(np.linalg.lstsq(M, np.eye(len(M)), rcond=None)[0])
     back[np.abs(back) < 1e-10 * np.abs(back).max()] = 0.0
     points = _points(large, back) if len(M) == len(M.T) else _points_under_equations(M, small, large)
     return [
