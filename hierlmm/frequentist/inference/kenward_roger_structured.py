@@ -105,7 +105,8 @@ class _Point:
         K, p = len(self.psi), self.cp.p
         unit = np.diag(self.steps)
         tau = np.append(self.traces(self.psi), freedom(self.cp, "reml"))
-        inverse = np.linalg.solve(self.jacobian(self.psi), np.eye(K))
+        J = self.jacobian(self.psi)
+        inverse = np.linalg.solve(J, np.eye(len(J)))
         tau_c = inverse.T @ tau
         first = np.concatenate([self._first(self.precision, unit), -np.eye(p)[None]])
         bend = np.zeros((K + 1, K + 1, K + 1))  # dJ / dxi_j
