@@ -73,9 +73,13 @@ def table() -> pd.DataFrame:
     return whole.drop(index=[3, 40, 41])
 
 
+# The products of the rows are formed again when a file is read, and BLAS may add them in another order.
+REREAD = 1e-10
+
+
 @pytest.mark.parametrize("name", SAVED)
 def test_every_structure_is_read_as_it_was_saved(name, tmp_path):
-    """Frames, text, predictions and simulations bit by bit; the covariance of one group with them."""
+    """Frames, text, predictions and simulations; the estimates bit by bit, what is computed again from them to rounding."""
     fit = hl.fit(SAVED[name], table())
     fit.save(tmp_path / "fit.hlm")
 
@@ -84,18 +88,16 @@ def test_every_structure_is_read_as_it_was_saved(name, tmp_path):
     assert again.summary() == fit.summary()
     np.testing.assert_array_equal(again.phi, fit.phi)
     for frame in ("fixed", "variance_components", "random_effects", "group_coefficients"):
-        pd.testing.assert_frame_equal(getattr(again, frame), getattr(fit, frame), check_exact=True)
+        pd.testing.assert_frame_equal(getattr(again, frame), getattr(fit, frame), rtol=REREAD)
     new = table().dropna().iloc[:7]
     pd.testing.assert_frame_equal(
-        again.predict(new, target="observation"), fit.predict(new, target="observation"), check_exact=True
+        again.predict(new, target="observation"), fit.predict(new, target="observation"), rtol=REREAD
     )
     if name != "frequency":
-        pd.testing.assert_frame_equal(again.simulate(2, seed=1), fit.simulate(2, seed=1), check_exact=True)
+        pd.testing.assert_frame_equal(again.simulate(2, seed=1), fit.simulate(2, seed=1), rtol=REREAD)
     if fit.design.factors or fit.design.residual is not None and fit.design.residual.group:
         level = (fit.design.factors[0] if fit.design.factors else fit.design.residual).levels[0]
-        pd.testing.assert_frame_equal(
-            again.marginal_covariance(level), fit.marginal_covariance(level), check_exact=True
-        )
+        pd.testing.assert_frame_equal(again.marginal_covariance(level), fit.marginal_covariance(level), rtol=REREAD)
 
 
 @pytest.mark.parametrize("name", ["un", "arh1", "precision", "strata", "crossed"])
