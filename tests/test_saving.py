@@ -129,29 +129,29 @@ def test_every_field_of_every_kind_is_read_as_it_was_saved(kind, results, tmp_pa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_and_text_of_a_read_result_equal_the_saved(kind, results, tmp_path):
-    """Identity, for what is computed from the fields when asked for."""
+    """Equal to rounding: the working arrays are computed again, and BLAS may add in another order."""
     result = results[kind]
     result.save(tmp_path / "r.hlm")
 
     again = hl.read(tmp_path / "r.hlm")
 
     for name in names_of(result):
-        pd.testing.assert_frame_equal(getattr(result, name), getattr(again, name), check_exact=True)
+        pd.testing.assert_frame_equal(getattr(result, name), getattr(again, name), rtol=1e-10)
     assert str(again.summary()) == str(result.summary())
     if hasattr(result, "draws"):
         assert result.draws.identical(again.draws)
 
 
 def test_a_read_fit_predicts_simulates_and_refits_as_the_saved(results, tmp_path):
-    """Identity: the working arrays that are recomputed serve as the first ones did."""
+    """To rounding: the working arrays that are recomputed serve as the first ones did."""
     for kind, new in (("lmm fit", tree_table().iloc[:9]), ("area fit", area_table())):
         fit = results[kind]
         again = read(save(fit, tmp_path / "r.hlm"))
 
-        pd.testing.assert_frame_equal(fit.predict(new), again.predict(new), check_exact=True)
+        pd.testing.assert_frame_equal(fit.predict(new), again.predict(new), rtol=1e-10)
         y = fit.simulate(1, seed=1).iloc[:, 0]
-        pd.testing.assert_frame_equal(y.to_frame(), again.simulate(1, seed=1).iloc[:, [0]], check_exact=True)
-        pd.testing.assert_frame_equal(fit.refit(y).fixed, again.refit(y).fixed, check_exact=True)
+        pd.testing.assert_frame_equal(y.to_frame(), again.simulate(1, seed=1).iloc[:, [0]], rtol=1e-10)
+        pd.testing.assert_frame_equal(fit.refit(y).fixed, again.refit(y).fixed, rtol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["lmm fit", "area fit"])

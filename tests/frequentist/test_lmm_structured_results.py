@@ -79,7 +79,7 @@ REREAD = 1e-10
 
 @pytest.mark.parametrize("name", SAVED)
 def test_every_structure_is_read_as_it_was_saved(name, tmp_path):
-    """Frames, text, predictions and simulations; the estimates bit by bit, what is computed again from them to rounding."""
+    """Frames, text, predictions and simulations: estimates bit by bit, what is computed again to rounding."""
     fit = hl.fit(SAVED[name], table())
     fit.save(tmp_path / "fit.hlm")
 
