@@ -39,7 +39,7 @@ DELEGATES = {"plot": "report", "report": "report", "to_latex": "report", "to_htm
 # What `import hierlmm` must not load, for the sake of its time.
 HEAVY = (
     "pymc", "pytensor", "nutpie", "arviz", "arviz_base", "arviz_stats", "arviz_plots", "xarray", "matplotlib", "numba",
-    "scipy.stats", "scipy.optimize", "formulaic", "jinja2",
+    "scipy.stats", "scipy.optimize", "formulaic", "jinja2", "joblib", "rich", "click",
 )  # fmt: skip
 
 
