@@ -73,7 +73,7 @@ class ComponentTests:
             lines += wrap(row.reference + error, 80, initial_indent="    ", subsequent_indent="    ")
         for quantity, estimate, lower, upper in self.intervals.itertuples(index=False):
             lines.append(
-                f"{quantity}: {estimate:.4g}, exact {100 * self.level:g} % interval {lower:.4g} to {upper:.4g}"
+                f"{quantity}: {estimate:.4g}, exact {100 * self.level:g} % interval (by F) {lower:.4g} to {upper:.4g}"
             )
         kind = "exact" if self.answer.exact else "no exact test applies"
         lines += wrap(f"Report: {self.answer.test}, p = {self.answer.p:.4g} ({kind}).", 80)
