@@ -279,5 +279,5 @@ def _about_errors(at: Coordinates | None, exact: bool, outcome: MomentsOutcome) 
     if at is None:
         return (f"Standard errors of variances are computed up to {MOST} effects; the model has more.",)
     if exact:
-        return ("Standard errors of variances: 2 MS²/df for each mean square, exact under normality at these MS.",)
+        return ("Standard errors from Var(MS) = 2 MS²/df for each mean square, exact under normality at these MS.",)
     return ("Standard errors of variances: exact under normality at these estimates.",)
