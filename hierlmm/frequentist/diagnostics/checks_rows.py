@@ -98,9 +98,9 @@ def _normality(what: str, plot: str, found: Shape) -> Finding:
     topic = f"normal {what}"
     if np.isnan(found.skewness_z):
         return Finding(topic=topic, value=f"{found.n} values are too few", verdict=Verdict.NOT_CHECKED)
-    value = f"skewness {found.skewness:.2f} (z {found.skewness_z:.1f})"
+    value = f"skewness {found.skewness:.2f} (limit {SKEWED:g}) with z {found.skewness_z:.1f} (limit {BEYOND:g})"
     if not np.isnan(found.kurtosis_z):
-        value += f", excess kurtosis {found.kurtosis:.2f} (z {found.kurtosis_z:.1f})"
+        value += f", excess kurtosis {found.kurtosis:.2f} (limit {KURTIC:g}) with z {found.kurtosis_z:.1f} (limit {BEYOND:g})"
     skewed = abs(found.skewness_z) > BEYOND and abs(found.skewness) > SKEWED
     kurtic = abs(found.kurtosis_z) > BEYOND and abs(found.kurtosis) > KURTIC
     return graded(
@@ -134,10 +134,10 @@ def _spread(what: str, values: Array, along: Array) -> Finding:
         return Finding(topic=topic, value=f"{what} do not vary", verdict=Verdict.NOT_CHECKED)
     low, high = np.quantile(along, [1 / 3, 2 / 3])
     parts = [float(np.sqrt((size[part] ** 2).mean())) for part in (along >= high, along <= low)]
-    value = f"rank correlation with size of residual {rho:.2f} (z {z:.1f}); upper third {parts[0] / parts[1]:.2f} x "
+    value = f"rank correlation with size of residual {rho:.2f} (limit {TREND:g}) with z {z:.1f} (limit {BEYOND:g})"
     return graded(
         topic,
-        value + "the sd of the lower",
+        f"{value}; upper third {parts[0] / parts[1]:.2f} x the sd of the lower",
         "Transform the response, model the variance (residual=hl.Stratified(...) or weights), or use robust errors.",
         look=abs(z) > BEYOND and abs(rho) > TREND,
     )

@@ -203,6 +203,8 @@ def test_the_list_prints_in_eighty_columns(name):
 
     assert max(map(len, str(found).splitlines())) <= 80
     assert list(found.frame.columns) == ["topic", "verdict", "value", "advice"]
+    for value in found.frame.query("topic.str.match('normal|spread')")["value"]:
+        assert value.count("(limit ") == 2 * value.count(" z ")  # of the size, and of its z
     assert len(found.frame) == len(found.items)
     assert found.verdict in Verdict
 
