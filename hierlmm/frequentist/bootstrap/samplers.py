@@ -201,7 +201,7 @@ class Wild:
 
     @classmethod
     def of(cls, fit: LMMFit, weights: Weights, cluster: object) -> Wild:
-        found = clusters_of(fit, cluster, "The wild bootstrap")
+        found = clusters_of(fit, cluster, "The wild bootstrap", 'kind="parametric"')
         X = fit.design.X
         leverage = np.square(np.linalg.qr(X).Q).sum(axis=1)
         residuals = fit.marginal_residuals.to_numpy() / np.sqrt(np.maximum(1 - leverage, NO_VARIANCE))

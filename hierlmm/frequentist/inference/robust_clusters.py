@@ -36,15 +36,16 @@ class Clusters:
         yield from np.split(order, np.cumsum(np.bincount(self.codes, minlength=len(self)))[:-1])
 
 
-def clusters_of(fit: LMMFit, cluster: object, what: str) -> Clusters:
+def clusters_of(fit: LMMFit, cluster: object, what: str, instead: str = "fit.bootstrap()") -> Clusters:
     """The clusters that `cluster` names: a grouping factor, a column of the table, or labels of the n rows.
 
+    `what` needs them; `instead` is what a message names where there are none that do.
     None stands for the outermost grouping factor, in whose levels all others and the series of the residuals lie.
     Raises DesignError where there is none such, where the labels do not fit the rows, where there are fewer than two
     clusters, and where a group of the model has rows in several of them, so that V is not block diagonal.
     """
     require_rows(fit.design, "Clusters of residuals")
-    found = _outermost(fit, what) if cluster is None else _named(fit, cluster)
+    found = _outermost(fit, what, instead) if cluster is None else _named(fit, cluster)
     if len(found) < 2:
         raise DesignError(
             f"{what} needs several clusters; {found.name} has {len(found)}. Cluster by a variable with more values."
@@ -54,7 +55,7 @@ def clusters_of(fit: LMMFit, cluster: object, what: str) -> Clusters:
             raise DesignError(
                 f"{what} needs clusters between which the model has no covariance; {name} has {len(split)} levels with "
                 f"rows in several clusters of {found.name}, so that V is not block diagonal over them. Cluster by a "
-                "variable that holds every level whole, or remove the crossed term."
+                f"variable that holds every level whole, remove the crossed term, or use {instead}."
             )
     return found
 
@@ -75,7 +76,7 @@ def _split(inner: Codes, outer: Codes) -> Codes:
     return np.asarray(np.unique(inner[first[inner] != outer]), dtype=np.intp)
 
 
-def _outermost(fit: LMMFit, what: str) -> Clusters:
+def _outermost(fit: LMMFit, what: str, instead: str) -> Clusters:
     design = fit.design
     candidates = [Clusters(factor.name, factor.levels, factor.codes) for factor in design.factors]
     if design.residual is not None and design.residual.group:
@@ -91,7 +92,7 @@ def _outermost(fit: LMMFit, what: str) -> Clusters:
     raise DesignError(
         f"{what} needs clusters between which the model has no covariance; the grouping factors "
         f"{listed(name for name, _ in groups)} are crossed, and none holds the others' levels whole. V is then not "
-        "block diagonal. Use fit.bootstrap, or name clusters that hold every level whole."
+        f"block diagonal. Use {instead}, or name clusters that hold every level whole."
     )
 
 
