@@ -121,7 +121,8 @@ def tested(fit: LMMFit, group: Names, term: Names | None) -> Tested:
     if unknown or asked:
         found = listed(unknown or [f"{groups[0]}:{name}" for name in asked])
         raise DesignError(
-            f"The component to test must be in the model; found {found}. The model has {known or 'no random effects'}."
+            f"The component to test must be in the model; found {found}. The model has {known or 'no random effects'}. "
+            "Name one of these, or fit the larger model, which has the component, and test it there."
         )
     chosen = Tested(fit.design, tuple(_columns(f, f.name in groups, terms) for f in factors))
     _whole(chosen)
