@@ -112,7 +112,7 @@ class Influence:
         M, flagged = len(self.units), len(self.named)
         lines = [
             f"Influence of {M} {what} on {len(self.terms)} fixed effects, variances held",
-            f"{flagged} of {M} move one by more than {self.threshold:.2f} standard errors",
+            f"{flagged} of {M} move a fixed effect by more than {self.threshold:.2f} standard errors",
             f"{'':<24}{'rows':>6}{'Cook':>11}{'cov. ratio':>12}{'moves':>8}  most",
         ]
         found, moved, in_se = self.deletion, self.moved, np.abs(self.in_se)
@@ -124,6 +124,9 @@ class Influence:
                 f"{str(self.units[k])[:23]:<24}{self.rows[k]:>6}{found.cook[k]:11.4g}{found.ratio[k]:12.4g}"
                 f"{moved[k]:8.2f}  {most[:16]}"
             )
+        known = M - len(self.undetermined)
+        if known > SHOWN:
+            lines.append(f"The {SHOWN} of {known} with the largest Cook's distance are shown; `frame` has all")
         if len(self.undetermined):
             lines.append(f"Not determined without: {listed(self.undetermined)}"[:80])
         return "\n".join(lines)

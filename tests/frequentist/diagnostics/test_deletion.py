@@ -110,6 +110,8 @@ def test_an_outlying_group_is_the_one_that_is_named():
     found = fit.influence("g")
 
     assert found.named["level"].tolist() == [7]
+    assert "1 of 40 move a fixed effect by more than" in str(found)
+    assert "The 5 of 40 with the largest Cook's distance are shown" in str(found)
     assert max(map(len, str(found).splitlines())) <= 80
 
 
