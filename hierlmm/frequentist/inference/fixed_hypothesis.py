@@ -33,7 +33,7 @@ INSIDE = re.compile(r"[\w.:\[(]")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hypothesis:
-    """L (k, p), c (k,) and a label for each row: L beta = c."""
+    """L (k, p), c (k,) and a label for each row of L beta = c, without the right side where c is not zero."""
 
     L: Array
     c: Array
@@ -214,7 +214,9 @@ def _read(
     else:
         left, right = _side(rest, source, names, terms), (np.zeros(len(names)), 0.0)
     row, c = left[0] - right[0], right[1] - left[1]
-    return [((row, float(c)), source.split("=")[0].strip() if not right[0].any() and not left[1] else source)]
+    if not right[0].any() and not left[1]:
+        return [((row, float(c)), source.split("=")[0].strip())]
+    return [((row, float(c)), _written(row, names) if c else source)]
 
 
 def _side(

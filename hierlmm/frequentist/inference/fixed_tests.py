@@ -16,6 +16,7 @@ from hierlmm.frequentist.inference.contrasts_terms import terms_of
 from hierlmm.frequentist.inference.fixed_distributions import f_tail, t_quantile, t_tails
 from hierlmm.frequentist.inference.fixed_hypothesis import Hypothesis, hypothesis_of, is_text
 from hierlmm.frequentist.inference.fixed_reference import NAMES, Freedom, Reference, reference
+from hierlmm.frequentist.labelled_lines import labelled
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
@@ -31,8 +32,8 @@ REDUNDANT = 1e-9
 class FixedTest:
     """Test of L beta = c.
 
-    table      term (what the row states), value (c), estimate (of L beta), se, df, statistic (t, or z), p (two-sided),
-               lower, upper (interval of L beta at `level`): one row an equation
+    table      term (what the row states, without its value where that is not 0), value (c), estimate (of L beta), se,
+               df, statistic (t, or z), p (two-sided), lower, upper (interval of L beta at `level`): one row an equation
     statistic  F of all equations together, scaled under Kenward-Roger; chi-square is num_df times it under "normal"
     num_df     equations that are not combinations of others; den_df denominator degrees of freedom, inf under "normal"
     scale      factor that Kenward and Roger's F has been multiplied by, else 1
@@ -55,9 +56,9 @@ class FixedTest:
         head = f"{'':<26}{'estimate':>11}{'se':>10}{'df':>8}{letter:>9}{'p':>12}"
         lines = [f"Linear hypotheses, degrees of freedom: {NAMES[self.df]}", head]
         for row in self.table.itertuples(index=False):
-            lines.append(
-                f"{row.term:<25.25} {row.estimate:11.5g}{row.se:10.4g}{row.df:8.4g}{row.statistic:9.3f}{row.p:12.4g}"
-            )
+            label = f"{row.term} = {row.value:.10g}" if row.value else str(row.term)
+            values = f"{row.estimate:11.5g}{row.se:10.4g}{row.df:8.4g}{row.statistic:9.3f}{row.p:12.4g}"
+            lines += labelled(label, 26, values)
         if self.df == "normal":
             lines.append(f"Joint: chi-square({self.num_df}) = {self.num_df * self.statistic:.4f}, p = {self.p:.4g}")
         else:

@@ -118,6 +118,23 @@ def test_matrix_frame_and_text_agree(polite):
     assert matrix.table["term"][0] == "attitude[T.pol] - 2 gender[T.M]"
 
 
+@pytest.mark.parametrize(
+    ("given", "value", "line"),
+    [
+        ("attitude[T.pol] = -20", 0, "attitude[T.pol] = -20 "),
+        ("attitude[T.pol]", 0, "attitude[T.pol]  "),
+        ("attitude[T.pol] + 20 = 0", 0, "attitude[T.pol] = -20 "),
+        ([0, 1, 0, 0], -20, "attitude[T.pol] = -20 "),
+        ("2 * attitude[T.pol] - gender[T.M] = 1.5", 0, "2 * attitude[T.pol] - gender[T.M] = 1.5\n"),
+        ("gender[T.M] = 3 + attitude[T.pol]", 0, "-attitude[T.pol] + gender[T.M] = 3\n"),
+        ("gender[T.M] = attitude[T.pol]", 0, "gender[T.M] = attitude[T.pol]\n"),
+    ],
+)
+def test_the_label_says_what_is_tested_and_is_never_cut(polite, given, value, line):
+    """The value where it is not 0; a label that is too long for its column on a line of its own."""
+    assert f"\n{line}" in str(polite.test(given, value))
+
+
 def test_redundant_rows_are_left_out_and_said(polite):
     """A row that follows from others adds nothing to F; one that contradicts them is refused."""
     both = polite.test("attitude[T.pol] = 0, gender[T.M] = 0")
