@@ -100,7 +100,8 @@ def _normality(what: str, plot: str, found: Shape) -> Finding:
         return Finding(topic=topic, value=f"{found.n} values are too few", verdict=Verdict.NOT_CHECKED)
     value = f"skewness {found.skewness:.2f} (limit {SKEWED:g}) with z {found.skewness_z:.1f} (limit {BEYOND:g})"
     if not np.isnan(found.kurtosis_z):
-        value += f", excess kurtosis {found.kurtosis:.2f} (limit {KURTIC:g}) with z {found.kurtosis_z:.1f} (limit {BEYOND:g})"
+        value += f", excess kurtosis {found.kurtosis:.2f} (limit {KURTIC:g})"
+        value += f" with z {found.kurtosis_z:.1f} (limit {BEYOND:g})"
     skewed = abs(found.skewness_z) > BEYOND and abs(found.skewness) > SKEWED
     kurtic = abs(found.kurtosis_z) > BEYOND and abs(found.kurtosis) > KURTIC
     return graded(

@@ -273,7 +273,8 @@ def test_bad_requests_are_refused(slopes):
         slopes.bootstrap("wild", seed=1, weights="normal")
     with pytest.raises(hl.FitError, match=r"'none' or 'bar'; found True"):
         slopes.bootstrap(seed=1, progress=True)
-    with pytest.raises(hl.DesignError, match=r"wild bootstrap needs clusters.*plate, sample are crossed.*Use kind=.parametric."):
+    refused = r"wild bootstrap needs clusters.*plate, sample are crossed.*Use kind=.parametric."
+    with pytest.raises(hl.DesignError, match=refused):
         crossed.bootstrap("wild", seed=1)
     with pytest.raises(hl.FitError, match=r"percentile, basic, normal, studentized; found 'bca'"):
         slopes.bootstrap(draws=2, seed=1).intervals("bca")
