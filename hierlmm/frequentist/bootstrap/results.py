@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hierlmm.errors import FitError
 from hierlmm.frequentist.inference.confint_results import COLUMNS, Intervals, quantile
 from hierlmm.frequentist.inference.confint_text import name
+from hierlmm.frequentist.labelled_lines import labelled
 from hierlmm.frequentist.lmm_refits import FAILED, refits_of
 from hierlmm.frequentist.lmm_results import LMMOutcome
 
@@ -187,7 +188,7 @@ class Bootstrap:
             lines.append(f"{singular} of them on the boundary of the parameter space")
         lines.append(f"{'':<40}{'estimate':>13}{'bias':>13}{'se':>13}")
         for *names, estimate, bias, se in self.table.itertuples(index=False):
-            lines.append(f"{name(*names)[:39]:<40}{estimate:>13.6g}{bias:>13.4g}{se:>13.4g}")
+            lines += labelled(name(*names), 40, f" {estimate:>12.6g} {bias:>12.4g} {se:>12.4g}")
         for note in self.notes:
             lines += ["", *textwrap.wrap(note, WIDTH)]
         return "\n".join(lines)

@@ -14,7 +14,7 @@ from scipy.optimize import brentq, minimize
 from scipy.stats import chi2, norm
 
 import hierlmm as hl
-from hierlmm.frequentist.inference.confint_results import Intervals
+from hierlmm.frequentist.inference.confint_results import COLUMNS, Intervals
 from hierlmm.frequentist.lmm_results import LMMOutcome
 
 # Profiles by R: see "provenance" in the file.
@@ -97,6 +97,26 @@ def test_rows_say_on_which_criterion_they_rest():
     assert_allclose(reml.frame.query(effects)[limits], ml.frame.query(effects)[limits], rtol=1e-8)
     assert "lme4 profiles the ML criterion for all" in " ".join(reml.summary().split())
     assert max(len(line) for line in reml.summary().splitlines()) <= 80
+
+
+def test_printed_rows_are_whole_and_numbers_do_not_run_together():
+    """Long labels on a line of their own, the group in each, what a row rests on in full, 80 columns."""
+    names = [
+        ("", "a_long_name_of_a_predictor:treat[T.ozone]", "", "effect"), ("tree", "Time", "Intercept", "correlation"),
+        ("a_district", "a_predictor", "Intercept", "correlation"), ("Residual", "", "", "sd"),
+    ]  # fmt: skip
+    numbers = [-0.00213851234, -0.00365172123, -0.000625303123]
+    frame = pd.DataFrame([(*name, *numbers, "studentized bootstrap") for name in names], columns=list(COLUMNS))
+
+    lines = Intervals(method="bootstrap", level=0.95, frame=frame, notes=()).summary().splitlines()
+
+    values = ["-0.00213851", "-0.00365172", "-0.000625303", "studentized"]
+    assert lines[1].split() == ["estimate", "2.5", "%", "97.5", "%", "by"]
+    assert lines[2] == "a_long_name_of_a_predictor:treat[T.ozone]"
+    assert lines[4].startswith("cor(Time, Intercept | tree) ")
+    assert lines[5] == "cor(a_predictor, Intercept | a_district)"
+    assert all(lines[i].split()[-4:] == values for i in (3, 4, 6, 7))
+    assert max(map(len, lines)) <= 80
 
 
 def test_linear_model_in_closed_form():
