@@ -12,7 +12,7 @@ import pandas as pd
 
 from hierlmm.errors import ComparisonError
 from hierlmm.frequentist.boundary_test import ROUNDING
-from hierlmm.frequentist.inference.compare_models_checks import check_comparable
+from hierlmm.frequentist.inference.compare_models_checks import check_comparable, described
 from hierlmm.frequentist.inference.compare_models_nesting import (
     Boundary,
     fixed_nested,
@@ -37,7 +37,7 @@ class ModelComparison:
 
     table   model, formula, residual, n_parameters, aic, aicc, bic (log n, lme4), bic_nlme (log(n - p) under REML),
             loglik, minus2loglik, against, statistic, df, p, p_naive, reference
-    p       upper tail of `reference`; p_naive that of chi-square(df), the same where no variance is on the boundary
+    p       upper tail of `reference`; p_naive that of chi²(df), the same where no variance is on the boundary
     notes   sentences that a reader of the numbers should know
     """
 
@@ -49,10 +49,8 @@ class ModelComparison:
         likelihood = "restricted likelihood (REML)" if self.method == "reml" else "likelihood (ML)"
         lines, rows = [f"Comparison of models by {likelihood}", ""], self.table.to_dict("records")
         for row in rows:
-            residual = "" if row["residual"] == "Independent" else f", residual {row['residual']}"
-            lines += textwrap.wrap(
-                f"{row['model']}: {row['formula']}{residual}", WIDTH, subsequent_indent="    ", break_on_hyphens=False
-            )
+            model = described(row["model"], row["formula"], row["residual"])
+            lines += textwrap.wrap(model, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
         lines += ["", f"{'':<12}{'npar':>5}{'AIC':>11}{'BIC':>11}{'logLik':>12}{'statistic':>12}{'df':>4}{'p':>13}"]
         for row in rows:
             test = "" if np.isnan(row["statistic"]) else f"{row['statistic']:12.5g}{row['df']:4.0f}{row['p']:13.4g}"
@@ -65,10 +63,12 @@ class ModelComparison:
                 naive = (
                     ""
                     if row["p"] == row["p_naive"] or np.isnan(row["p"])
-                    else f" (naive chi-square: p = {row['p_naive']:.4g})"
+                    else f" (naive chi²({row['df']:.0f}): p = {row['p_naive']:.4g})"
                 )
                 lines += textwrap.wrap(f"{row['model']} against {row['against']}: {row['reference']}{naive}", WIDTH)
-        return "\n".join([*lines, *(line for note in self.notes for line in textwrap.wrap(note, WIDTH))]).rstrip()
+        for note in self.notes:
+            lines += ["", *textwrap.wrap(note, WIDTH)]
+        return "\n".join(lines).rstrip()
 
     __repr__ = __str__
 
@@ -136,12 +136,12 @@ def _test(small: LMMFit, large: LMMFit, against: str) -> dict[str, object]:
 def _reference(statistic: float, df: int, boundary: Boundary, naive: float) -> tuple[float, str]:
     """p and the name of the distribution it is from."""
     if boundary.kind == "none":
-        return naive, f"chi-square({df})"
+        return naive, f"chi²({df})"
     if boundary.kind == "several":
-        return naive, f"chi-square({df}), too large a p: several variances are on the boundary under the smaller model"
+        return naive, f"chi²({df}), too large a p: several variances are on the boundary under the smaller model"
     low = chi2_tail(statistic, df - 1) if df > 1 else float(statistic <= 0)
     p = 1.0 if statistic <= 0 else 0.5 * (low + naive)
-    return p, f"half chi-square({df - 1}) + half chi-square({df}): a variance is on the boundary"
+    return p, f"½ chi²({df - 1}) + ½ chi²({df}): a variance is on the boundary"
 
 
 def nesting(small: LMMFit, large: LMMFit) -> Boundary | None:
@@ -172,7 +172,7 @@ def _notes(fits: Sequence[LMMFit], labels: Sequence[str]) -> tuple[str, ...]:
     residuals = {type(fit.spec.residual).__name__ for fit in fits}
     if len(residuals - {Independent.__name__}):
         counts = ", ".join(
-            f"{label} {fit.n_parameters - fit.equations.p}" for fit, label in zip(fits, labels, strict=True)
+            f"{label}: {fit.n_parameters - fit.equations.p}" for fit, label in zip(fits, labels, strict=True)
         )
         notes.append(f"Covariance parameters: {counts}.")
     return tuple(notes)

@@ -10,6 +10,7 @@ import numpy as np
 
 from hierlmm.errors import ComparisonError, listed
 from hierlmm.frequentist.inference.compare_models_nesting import fixed_nested, same_columns
+from hierlmm.spec.residual import Independent
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
@@ -24,12 +25,13 @@ def check_comparable(fits: Sequence[LMMFit], names: Sequence[str]) -> None:
             raise ComparisonError(
                 f"Models must be fitted by one method; {names[0]} is by {first.method}, {name} by {fit.method}. "
                 'Fit all with method="ml" (for tests of fixed effects) or all with method="reml".'
+                + _formulas((names[0], first), (name, fit))
             )
     for name, fit in zip(names, fits, strict=True):
         if fit.at is None:
             raise ComparisonError(
                 f"A comparison needs likelihoods that are bounded; in {name} the response is reproduced exactly. "
-                "Leave this model out."
+                f"Leave this model out.{_formulas((name, fit))}"
             )
     if first.method == "reml":
         for (a, small), (b, large) in pairwise(zip(names, fits, strict=True)):
@@ -53,6 +55,7 @@ def _check_rows(a: str, first: LMMFit, b: str, other: LMMFit) -> None:
         raise ComparisonError(
             f"Models must be fitted to the same rows; {a} has {first.design.rows}, {b} {other.design.rows}.{where} "
             "Leave out of the data, before all fits, the rows that have a missing value in any of the models."
+            + _formulas((a, first), (b, other))
         )
     changed = first.spec.response != other.spec.response or x.response != y.response
     if changed and not (len(first.design.y) and np.array_equal(first.design.y, other.design.y)):
@@ -63,12 +66,12 @@ def _check_rows(a: str, first: LMMFit, b: str, other: LMMFit) -> None:
             where = f", which differ in {len(rows)} rows: {listed(rows)}"
         raise ComparisonError(
             f"Models must have the same response; {a} and {b} have {names}{where}. Likelihoods of different responses, "
-            "or of one on different scales, do not compare."
+            f"or of one on different scales, do not compare.{_formulas((a, first), (b, other))}"
         )
     if first.equations.n != other.equations.n:
         raise ComparisonError(
             f"Models must count the rows alike; {a} has n = {first.equations.n}, {b} n = {other.equations.n}. "
-            "Use the same frequency weights."
+            f"Use the same frequency weights.{_formulas((a, first), (b, other))}"
         )
 
 
@@ -80,11 +83,22 @@ def _check_fixed(a: str, small: LMMFit, b: str, large: LMMFit) -> None:
         raise ComparisonError(
             f"REML criteria compare only where the fixed part is coded alike; {a} and {b} have the same fixed part in "
             'other units or codings, which shifts the criterion. Code the columns alike, or fit with method="ml".'
+            + _formulas((a, small), (b, large))
         )
     one, two = set(small.design.fixed), set(large.design.fixed)
     differing = [*(f"{name} ({a})" for name in sorted(one - two)), *(f"{name} ({b})" for name in sorted(two - one))]
     raise ComparisonError(
         "REML fits compare only where their fixed parts are the same: each restricted likelihood is that of other "
         f"contrasts of the response, so neither tests nor AIC and BIC of the two mean anything; {a} and {b} differ in "
-        f'{listed(differing)}. Fit them again with method="ml".'
+        f'{listed(differing)}. Fit them again with method="ml".' + _formulas((a, small), (b, large))
     )
+
+
+def _formulas(*models: tuple[str, LMMFit]) -> str:
+    """What the names of a message stand for: a line for each model."""
+    return "".join(f"\n  {described(name, fit.spec.formula, type(fit.spec.residual).__name__)}" for name, fit in models)
+
+
+def described(name: str, formula: str, residual: str) -> str:
+    """ "model 2: y ~ x, residual AR1"."""
+    return f"{name}: {formula}" + ("" if residual == Independent.__name__ else f", residual {residual}")
