@@ -56,7 +56,7 @@ class FixedTest:
         head = f"{'':<26}{'estimate':>11}{'se':>10}{'df':>8}{letter:>9}{'p':>12}"
         lines = [f"Linear hypotheses, degrees of freedom: {NAMES[self.df]}", head]
         for row in self.table.itertuples(index=False):
-            label = str(row.term) + (f" = {row.value:.10g}" if row.value else "")
+            label = f"{row.term}" if row.value == 0 else f"{row.term} = {row.value:.10g}"
             values = f"{row.estimate:11.5g}{row.se:10.4g}{row.df:8.4g}{row.statistic:9.3f}{row.p:12.4g}"
             lines += labelled(label, 26, values)
         if self.df == "normal":
