@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 CONVERGED = 1e-17
 # Predicted gain above which one more step is taken from there: near the optimum the gradient has more digits than the
 # criterion, and that step brings theta to the digits of the gradient.
-EXACT = 1e-26
+EXACT = 2e-26
 # Newton step below which theta is as good as found, with a predicted gain that may be certified.
 NEGLIGIBLE = 3e-9
 # Predicted gain that rounding may leave and the optimum still be certified.
