@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.types import NewRows
-from hierlmm.errors import FitError
 from hierlmm.frequentist.area_tables import quantile
+from hierlmm.frequentist.bootstrap.arguments import check_count
 from hierlmm.likelihood.area_moments import blup
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ def simulate(fit: AreaFit, draws: int, rng: np.random.Generator) -> pd.DataFrame
 
     Column k depends on `rng` and on k only, not on the number of draws.
     """
-    if draws < 1:
-        raise FitError(f"`draws` is a number of draws, 1 or more; found {draws!r}. Use for example draws=1000.")
+    check_count("draws", draws, "draws")
     D = np.where(fit.design.role == "unsampled", np.nan, fit.design.D)
     noise = np.sqrt(fit.A_hat + D) * rng.standard_normal((draws, len(D)))
     return pd.DataFrame((fit.synthetic + noise).T, index=fit.design.areas)

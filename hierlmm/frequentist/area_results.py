@@ -202,8 +202,9 @@ class AreaFit:
     def simulate(self, draws: int = 1, *, seed: int | np.random.Generator) -> pd.DataFrame:
         """(M, draws) direct estimates from the fitted model, labelled by area; each column suits `refit`."""
         from hierlmm.frequentist.area_prediction import simulate
+        from hierlmm.frequentist.bootstrap.arguments import generator_of
 
-        return simulate(self, draws, np.random.default_rng(seed))
+        return simulate(self, draws, generator_of(seed))
 
     def refit(self, y: ArrayLike) -> AreaFit:
         """The same fit to other direct estimates y (M,), in the order of `design.areas`."""

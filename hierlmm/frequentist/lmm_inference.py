@@ -93,8 +93,13 @@ class LMMInference:
         seed: int = 1,
     ) -> ComponentTests:
         """Every test that the variance of a random term is `value` times the residual's: see `inference.components`."""
+        from hierlmm.frequentist.bootstrap.arguments import check_count, check_seed
         from hierlmm.frequentist.inference.components import component_tests
 
+        check_seed(seed)
+        check_count("draws", draws, "draws", 100_000, least=None)
+        if bootstrap is not None:
+            check_count("bootstrap", bootstrap, "replicates", least=None)
         return component_tests(_fit(self), group, term, value, draws=draws, bootstrap=bootstrap, level=level, seed=seed)
 
     def confint(

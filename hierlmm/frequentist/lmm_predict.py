@@ -12,6 +12,7 @@ from hierlmm.design.residual import ResidualRows
 from hierlmm.design.streamchecks import require_rows
 from hierlmm.design.types import GroupingFactor
 from hierlmm.errors import DesignError, FitError, listed
+from hierlmm.frequentist.bootstrap.arguments import check_count
 from hierlmm.frequentist.lmm_frames import covariance_roots
 from hierlmm.frequentist.lmm_noise import covariance_among, noise
 
@@ -64,8 +65,7 @@ def simulate(fit: LMMFit, draws: int, rng: np.random.Generator, effects: Literal
     """(n, draws) responses from the fitted model; random effects drawn anew or held at the BLUPs."""
     if effects not in ("new", "fitted"):
         raise FitError(f"`effects` is 'new' or 'fitted'; found {effects!r}. Use one of these.")
-    if draws < 1:
-        raise FitError(f"`draws` is a number of draws, 1 or more; found {draws!r}. Use for example draws=1000.")
+    check_count("draws", draws, "draws")
     design = fit.design
     out = np.repeat(fit.marginal_fitted.to_numpy()[:, None], draws, axis=1)
     for factor, root, b in zip(design.factors, covariance_roots(fit), fit.b, strict=True):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hierlmm.design.responses import Regression, ResponseProducts
 from hierlmm.design.streamchecks import require_rows
 from hierlmm.errors import DesignError, FitError, listed
+from hierlmm.frequentist.bootstrap.arguments import check_jobs
 from hierlmm.frequentist.lmm_refits import LMMRefits
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
 from hierlmm.likelihood.refits import Optima, optima
@@ -33,9 +34,10 @@ def refits(fit: LMMFit, Y: object, jobs: int = 1) -> LMMRefits:
 
     jobs  processes for designs whose responses are fitted one after the other
     Raises DesignError where the number of rows differs, a value is missing or not a number, or a data frame has the
-    labels of these rows in another order, and where the rows passed in a stream.
+    labels of these rows in another order, and where the rows passed in a stream; FitError for jobs that are none.
     """
     require_rows(fit.design, "Fits of other responses")
+    check_jobs(jobs)
     values, labels = _responses(fit, Y)
     out = _Estimates(fit, values.shape[1])
     if _together(fit):

@@ -276,9 +276,10 @@ class LMMFit(LMMInference):
         self, draws: int = 1, *, seed: int | np.random.Generator, effects: Literal["new", "fitted"] = "new"
     ) -> pd.DataFrame:
         """(n, draws) responses drawn from the fitted model, labelled by row; `effects` "new" draws b too."""
+        from hierlmm.frequentist.bootstrap.arguments import generator_of
         from hierlmm.frequentist.lmm_predict import simulate
 
-        return simulate(self, draws, np.random.default_rng(seed), effects)
+        return simulate(self, draws, generator_of(seed), effects)
 
     def refit(self, y: ArrayLike) -> LMMFit:
         """The same model fitted to another response (n,) for the same rows, started at this optimum."""

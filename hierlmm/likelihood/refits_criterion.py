@@ -55,8 +55,8 @@ def solve(shape: Shared, factors: tuple[Array, ...], data: Replies) -> Solved:
     Y = solve_lower(L, np.broadcast_to(lead.swapaxes(0, 1), H.shape))
     gain = np.einsum("ucan,ucbn->uabn", Y, Y)
     keep = np.eye(q)[..., None] - np.einsum("uab,ubcn->uacn", shape.lead, gain)
-    S = shape.rest[..., None] - (shape.moments @ gain.reshape(-1, n)).reshape(k, k, n)
-    moved = np.einsum("uabn,ubn->uan", gain, data.once).reshape(-1, n)
+    S = shape.rest[..., None] - (shape.moments @ gain.reshape(len(gain) * q * q, n)).reshape(k, k, n)
+    moved = np.einsum("uabn,ubn->uan", gain, data.once).reshape(len(gain) * q, n)
     hy = data.trailing - shape.across.reshape(len(moved), k).T @ moved
     square = data.square - np.einsum("uabn,uabn->n", gain, data.twice)
     K = cholesky(_trailing(shape, factors, S))

@@ -61,6 +61,8 @@ def minimise(evaluate: Evaluate, start: Array, free: Mask) -> Minima:
     """Minimise n criteria from `start` (E, n) over the elements that are free (E, n); the others are held at zero."""
     n = start.shape[1]
     out = Minima(start.copy(), np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, bool), np.zeros(n, np.intp))
+    if not n:
+        return out
     alive = np.arange(n)
     theta = np.where(free, start, 0.0)
     point = _restricted(evaluate(alive, theta), free)

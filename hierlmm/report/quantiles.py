@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.diagnostics.envelope import place_of
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.report.appearance import FIT, GUIDE, TEXT, plain
 
@@ -38,15 +39,15 @@ def standardised_effects(fit: AreaFit | LMMFit, group: str = "", term: str = "")
     """Labels and predicted effects over the sds that these predictions have under the model.
 
     Var(b̂) = G - Var(b̂ - b). Area level: predicted area effects in units of y, since over their sds they are the
-    standardised residuals. Empty where the variance is zero.
+    standardised residuals. Empty where the variance is zero. The group and its coefficient are the first by default;
+    raises DesignError for unknown ones.
     """
     if isinstance(fit, AreaFit):
         frame = fit.residuals
         effects = frame["effect"].to_numpy() if fit.A_hat > 0 else np.zeros(0)
         return [str(area) for area in frame["area"]][: effects.size], effects
-    position = next(i for i, factor in enumerate(fit.design.factors) if factor.name == group)
+    position, column = place_of(fit, group, term)
     factor = fit.design.factors[position]
-    column = factor.coefficients.index(term)
     variance = fit.G[position][column, column] - fit.b_error[position][:, column, column]
     known = variance > 1e-10 * fit.G[position][column, column]
     effects = fit.b[position][known, column] / np.sqrt(variance[known])
@@ -65,7 +66,7 @@ def plot_effect_quantiles(fit: AreaFit | LMMFit, *, ax: Axes, group: str = "", t
     """Draw the ordered predicted effects against normal quantiles. Returns `ax`.
 
     Standardised effects of a mixed model have the line of equality; area effects, in units of y, a line through their
-    quartiles.
+    quartiles. The group and its coefficient are the first by default; raises DesignError for unknown ones.
     """
     labels, values = standardised_effects(fit, group, term)
     if isinstance(fit, AreaFit):
@@ -73,7 +74,9 @@ def plot_effect_quantiles(fit: AreaFit | LMMFit, *, ax: Axes, group: str = "", t
         ax.set_ylabel("predicted area effect")
     else:
         _quantiles(ax, labels, values, (0.0, 1.0))
-        ax.set_ylabel(plain(f"{term} | {group}") + ", standardised")
+        position, column = place_of(fit, group, term)
+        factor = fit.design.factors[position]
+        ax.set_ylabel(plain(f"{factor.coefficients[column]} | {factor.name}") + ", standardised")
     return ax
 
 

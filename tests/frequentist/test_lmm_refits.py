@@ -267,3 +267,15 @@ def test_rows_that_passed_in_a_stream_cannot_be_fitted_again():
 
     with pytest.raises(hl.DesignError, match="Fits of other responses need the rows"):
         fit.refits(Y)
+
+
+def test_responses_that_the_predictors_reproduce_exactly_may_be_all_there_are():
+    """Constants, zeros and fitted values: nothing is left for the batch, and each has the answer of its own refit."""
+    fit = hl.fit(hl.lmm("Yield ~ 1 + (1 | Batch)"), hl.load("dyestuff").data)
+
+    for Y in (np.ones((30, 2)), np.zeros((30, 2)), fit.marginal_fitted.to_numpy()[:, None]):
+        found = fit.refits(Y)
+        with_another = fit.refits(np.column_stack([Y, fit.design.y]))
+        assert len(found) == Y.shape[1]
+        assert found.outcomes == with_another.outcomes[:-1]
+        np.testing.assert_allclose(found.beta, with_another.beta[:-1])

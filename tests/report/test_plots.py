@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 from report_cases import comparison, hostile
 
+from hierlmm.errors import DesignError
 from hierlmm.report.appearance import FIT, POSTERIOR, plain
 from hierlmm.report.density import sd_density
 from hierlmm.report.overview import overview
@@ -238,3 +239,19 @@ def test_a_report_never_loads_pyplot(tmp_path):
     )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_effect_quantiles_default_to_the_first_group_and_coefficient(ax):
+    """As the other plots of effects do, whose errors for unknown ones are these too."""
+    fit = comparison("penicillin").fit
+    first = fit.design.factors[0]
+
+    plot_effect_quantiles(fit, ax=ax)
+
+    drawn = next(line for line in ax.lines if line.get_color() == FIT).get_ydata()
+    assert_allclose(drawn, np.sort(standardised_effects(fit, first.name, first.coefficients[0])[1]))
+    assert first.name in ax.get_ylabel()
+    with pytest.raises(DesignError, match=r"grouping factor of the model; found 'no', one of .*plate"):
+        plot_effect_quantiles(fit, ax=ax, group="no")
+    with pytest.raises(DesignError, match=r"random coefficient of .*found 'no', and it has Intercept"):
+        plot_effect_quantiles(fit, ax=ax, term="no")

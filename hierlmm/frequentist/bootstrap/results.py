@@ -172,6 +172,8 @@ class Bootstrap:
             out.append(f"{self.failures} of {len(self)} replicates FAILED and are left out. {NOT_RANDOM}")
         if len(self) < self.requested:
             out.append(f"Interrupted: {len(self)} of {self.requested} replicates are done.")
+        if self.sound.sum() == 1:
+            out.append("One replicate has no standard error. Draw more.")
         if self.kind == "wild":
             out.append(WILD)
         return tuple(out)
@@ -188,10 +190,15 @@ class Bootstrap:
             lines.append(f"{singular} of them on the boundary of the parameter space")
         lines.append(f"{'':<40}{'estimate':>13}{'bias':>13}{'se':>13}")
         for *names, estimate, bias, se in self.table.itertuples(index=False):
-            lines += labelled(name(*names), 40, f" {estimate:>12.6g} {bias:>12.4g} {se:>12.4g}")
+            lines += labelled(name(*names), 40, f" {estimate:>12.6g} {_number(bias)} {_number(se)}")
         for note in self.notes:
             lines += ["", *textwrap.wrap(note, WIDTH)]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
         return self.summary()
+
+
+def _number(value: float) -> str:
+    """A column of the summary: a dash where there is no number."""
+    return f"{'-':>12}" if np.isnan(value) else f"{value:>12.4g}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from hierlmm.design.streamchecks import require_rows
 from hierlmm.errors import FitError
+from hierlmm.frequentist.bootstrap.arguments import check_count, check_jobs, check_path, check_seed
 from hierlmm.frequentist.bootstrap.results import Bootstrap
 from hierlmm.frequentist.bootstrap.samplers import WEIGHTS, Kind, Sampler, Weights, sampler
 from hierlmm.frequentist.bootstrap.state import Batch, State
@@ -47,11 +48,15 @@ def bootstrap(
     progress "bar" shows a bar on standard error
     path     file in which the replicates done are kept; a bootstrap that was interrupted goes on from there
 
-    Ctrl-C ends it with the replicates that are done. Raises FitError for an unknown kind, weights or progress, a number
-    of draws below 1 and fits without an optimum; DesignError for rows that were streamed and clusters that do not
-    apply; FileError for a path that holds another bootstrap.
+    Ctrl-C ends it with the replicates that are done. Raises FitError for an unknown kind, weights or progress, for
+    draws, seeds, jobs and paths that are none, and for fits without an optimum; DesignError for rows that were streamed
+    and clusters that do not apply; FileError for a path that holds another bootstrap.
     """
-    _check(kind, draws, seed, weights, progress)
+    _check(kind, weights, progress)
+    check_count("draws", draws, "replicates")
+    check_seed(seed)
+    check_jobs(jobs)
+    check_path(path)
     require_optimum(fit, "A bootstrap")
     require_rows(fit.design, "Bootstraps")
     draw = sampler(fit, kind, weights, cluster)
@@ -73,17 +78,13 @@ def bootstrap(
     return Bootstrap.of(fit, kind, weights, draws, seed, done, interrupted)
 
 
-def _check(kind: str, draws: int, seed: object, weights: str, progress: str) -> None:
+def _check(kind: str, weights: str, progress: str) -> None:
     if kind not in get_args(Kind):
         raise FitError(f"`kind` is one of {', '.join(get_args(Kind))}; found {kind!r}. Use one of these.")
     if weights not in WEIGHTS:
         raise FitError(f"`weights` is one of {', '.join(WEIGHTS)}; found {weights!r}. Use one of these.")
     if progress not in get_args(Progress):
         raise FitError(f"`progress` is 'none' or 'bar'; found {progress!r}. Use one of these.")
-    if not isinstance(draws, int | np.integer) or draws < 1:
-        raise FitError(f"`draws` is a whole number of replicates, 1 or more; found {draws!r}. Use for example 1000.")
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise FitError(f"`seed` is a whole number, 0 or more, from which every draw follows; found {seed!r}. Give one.")
 
 
 def _key(fit: LMMFit, kind: str, seed: int, weights: str, cluster: object, size: int) -> dict[str, str]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design.streamchecks import require_rows
 from hierlmm.errors import DesignError, FitError, listed
+from hierlmm.frequentist.bootstrap.arguments import check_count, check_seed
 from hierlmm.frequentist.lmm_refits import FAILED, LMMRefits
 from hierlmm.frequentist.lmm_structured import residual_variances
 
@@ -95,7 +96,7 @@ def effect_envelope(
 
 
 def place_of(fit: LMMFit, group: str, term: str) -> tuple[int, int]:
-    """Positions of a grouping factor and of one of its coefficients. Raises DesignError where there is none."""
+    """Positions of a grouping factor and of one of its coefficients; "": the first. Raises DesignError for none."""
     names = [factor.name for factor in fit.design.factors]
     if not names or group and group not in names:
         raise DesignError(
@@ -103,11 +104,11 @@ def place_of(fit: LMMFit, group: str, term: str) -> tuple[int, int]:
         )
     f = names.index(group) if group else 0
     known = fit.design.factors[f].coefficients
-    if term not in known:
+    if term and term not in known:
         raise DesignError(
             f"`term` must be a random coefficient of {names[f]}; found {term!r}, and it has {listed(known)}."
         )
-    return f, known.index(term)
+    return f, known.index(term) if term else 0
 
 
 def _pearson(refits: LMMRefits) -> Array:
@@ -132,6 +133,8 @@ def _simulated(
 ) -> tuple[Array, int]:
     """(B, n) sorted values of the simulated fits that have an answer, and how many have none."""
     require_rows(fit.design, "Envelopes")
+    check_seed(seed)
+    check_count("draws", draws, "simulations", 499, least=None)
     if draws < FEWEST:
         raise FitError(
             f"`draws` is a number of simulations, {FEWEST} or more, so that a 95 % band leaves some out; found "

@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import SpecError
+from hierlmm.frequentist.bootstrap.arguments import check_seed, finite
 
 Array = NDArray[np.float64]
 
@@ -76,9 +77,10 @@ def simulate_type1(
     draws       data sets for each combination, drawn through the sums of squares on which the test rests
     level       nominal level, between 0 and 1
 
-    Raises SpecError for values out of range.
+    Raises SpecError for values out of range, FitError for a seed that is none.
     """
-    iccs, sizes = _several(icc), _several(group_size)
+    check_seed(seed)
+    iccs, sizes = _several("icc", icc), _several("group_size", group_size)
     _check(iccs, sizes, groups, draws, level)
     rng = np.random.default_rng(seed)
     rows = []
@@ -155,20 +157,29 @@ def _simulated(icc: float, m: int, J: int, draws: int, level: float, rng: np.ran
     return rejected / draws
 
 
-def _several(values: float | Sequence[float]) -> list[float]:
-    return [float(value) for value in np.atleast_1d(np.asarray(values, dtype=np.float64)).ravel()]
+def _several(name: str, values: float | Sequence[float]) -> list[float]:
+    try:
+        return [float(value) for value in np.atleast_1d(np.asarray(values, dtype=np.float64)).ravel()]
+    except (TypeError, ValueError):
+        raise SpecError(f"`{name}` is a number or several; found {values!r}. Correct it.") from None
+
+
+def _whole(value: object) -> bool:
+    """Whether a value is a whole number of 1 or more, 2.0 included."""
+    return finite(value) and value >= 1 and value == int(value)
 
 
 def _check(iccs: list[float], sizes: list[float], groups: int, draws: int, level: float) -> None:
     for name, rule, wrong in (
         ("icc", "a number from 0 to 1", [v for v in iccs if not 0 <= v <= 1]),
-        ("group_size", "a whole number, 1 or more", [v for v in sizes if not (v >= 1 and v == int(v))]),
-        ("groups", "a whole number of groups per arm, 1 or more", [groups] * (groups < 1 or groups != int(groups))),
-        ("draws", "a whole number, 1 or more", [draws] * (draws < 1 or draws != int(draws))),
-        ("level", "a number between 0 and 1", [level] * (not 0 < level < 1)),
-        ("group_size", "2 or more where there is one group per arm", [v for v in sizes if groups * v < 2]),
+        ("group_size", "a whole number, 1 or more", [v for v in sizes if not _whole(v)]),
+        ("groups", "a whole number of groups per arm, 1 or more", [groups] * (not _whole(groups))),
+        ("draws", "a whole number, 1 or more", [draws] * (not _whole(draws))),
+        ("level", "a number between 0 and 1", [level] * (not (finite(level) and 0 < level < 1))),
     ):
         if wrong:
             raise SpecError(f"`{name}` is {rule}; found {wrong[0]!r}. Correct it.")
+    if groups == 1 and 1 in sizes:
+        raise SpecError("`group_size` is 2 or more where there is one group per arm; found 1. Correct it.")
     if not iccs or not sizes:
         raise SpecError("`icc` and `group_size` have at least one value; found an empty sequence. Give one.")

@@ -213,10 +213,17 @@ def _read(
         left, right = _side(rest[:cut], source, names, terms), _side(rest[cut + 1 :], source, names, terms)
     else:
         left, right = _side(rest, source, names, terms), (np.zeros(len(names)), 0.0)
-    row, c = left[0] - right[0], right[1] - left[1]
+    with np.errstate(over="ignore"):
+        row, c = left[0] - right[0], right[1] - left[1]
+    if not (np.isfinite(row).all() and np.isfinite(c)):
+        raise SpecError(_too_large(source))
     if not right[0].any() and not left[1]:
         return [((row, float(c)), source.split("=")[0].strip())]
     return [((row, float(c)), _written(row, names) if c else source)]
+
+
+def _too_large(source: str) -> str:
+    return f"Numbers of a hypothesis are finite in double precision; found {source!r}. Write smaller ones."
 
 
 def _side(
@@ -231,7 +238,7 @@ def _side(
         if name is None:
             constant += sign * weight
         elif name in names:
-            row[names.index(name)] += sign * weight
+            row[names.index(name)] = float(row[names.index(name)]) + sign * weight
         else:
             raise SpecError(
                 f"In a sum only single coefficients can stand; found the term {name} in {source!r}, which has "
@@ -271,5 +278,7 @@ def _product(tokens: Sequence[Token], at: int, source: str) -> tuple[float, str 
             at += 1
         elif following[0] in ("name", "number"):
             raise SpecError(f"Between {text!r} and {following[1]!r} a sign is missing in {source!r}.")
+        elif not np.isfinite(weight):
+            raise SpecError(_too_large(source))
         else:
             return weight, name, at

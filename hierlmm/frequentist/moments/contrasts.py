@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.errors import DesignError
+from hierlmm.frequentist.bootstrap.arguments import generator_of
 
 Array = NDArray[np.float64]
 
@@ -27,7 +28,8 @@ def error_contrasts(X: ArrayLike, seed: int | np.random.Generator | None = None)
 
     seed  draws one of the many bases: an orthonormal one, rotated at random; None: the one of a QR decomposition
 
-    Raises DesignError where X leaves no contrasts, is not a matrix of finite numbers, or has too many rows.
+    Raises DesignError where X leaves no contrasts, is not a matrix of finite numbers, or has too many rows; FitError
+    for a seed that is none.
     """
     X = _matrix(X, "X")
     U, s, _ = np.linalg.svd(X, full_matrices=True)
@@ -38,7 +40,7 @@ def error_contrasts(X: ArrayLike, seed: int | np.random.Generator | None = None)
     A = U[:, rank:]
     if seed is None:
         return np.asarray(A)
-    Q, R = np.linalg.qr(np.random.default_rng(seed).standard_normal((n - rank, n - rank)))
+    Q, R = np.linalg.qr(generator_of(seed).standard_normal((n - rank, n - rank)))
     return np.asarray(A @ (Q * np.sign(np.diagonal(R))))
 
 
@@ -47,7 +49,7 @@ def contrast_loglik(A: ArrayLike, y: ArrayLike, V: ArrayLike) -> float:
 
     Raises DesignError where the shapes differ or A'VA is not positive definite.
     """
-    A, V, y = _matrix(A, "A"), _matrix(V, "V"), np.asarray(y, dtype=np.float64)
+    A, V, y = _matrix(A, "A"), _matrix(V, "V"), _floats(y, "y")
     n, m = A.shape
     if V.shape != (n, n) or y.shape != (n,):
         raise DesignError(
@@ -80,8 +82,17 @@ def contrast_constant(A: ArrayLike, X: ArrayLike) -> float:
     return float(0.5 * (np.linalg.slogdet(X.T @ X)[1] - np.linalg.slogdet(A.T @ A)[1]))
 
 
+def _floats(values: ArrayLike, name: str) -> Array:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DesignError(
+            f"{name} must be an array of numbers; found {type(values).__name__} that is none. Give numbers."
+        ) from None
+
+
 def _matrix(values: ArrayLike, name: str) -> Array:
-    found = np.asarray(values, dtype=np.float64)
+    found = _floats(values, name)
     if found.ndim != 2 or not np.isfinite(found).all():
         raise DesignError(f"{name} must be a matrix of finite numbers; found the shape {found.shape}.")
     if len(found) > MOST_ROWS:

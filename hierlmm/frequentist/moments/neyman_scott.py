@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import DesignError
+from hierlmm.frequentist.bootstrap.arguments import finite, generator_of, whole
 
 Array = NDArray[np.float64]
 
@@ -62,13 +63,14 @@ class NeymanScott:
 def neyman_scott(m: int, sigma: float, seed: int | np.random.Generator) -> NeymanScott:
     """Draw m pairs, whose means are spread with standard deviation 10 sigma, and estimate sigma² both ways.
 
-    Raises DesignError where m is no positive whole number or sigma is not positive and finite.
+    Raises DesignError where m is no positive whole number or sigma is not positive and finite; FitError for a seed
+    that is none.
     """
-    if not (isinstance(m, int | np.integer) and m >= 1):
+    if not (whole(m) and m >= 1):
         raise DesignError(f"The number of pairs must be a whole number of at least 1; found {m!r}.")
-    if not (np.isfinite(sigma) and sigma > 0):
+    if not (finite(sigma) and sigma > 0):
         raise DesignError(f"The standard deviation must be positive and finite; found {sigma!r}.")
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     means = 10 * sigma * generator.standard_normal((m, 1))
     pairs = np.asarray(means + sigma * generator.standard_normal((m, 2)))
     pairs.setflags(write=False)

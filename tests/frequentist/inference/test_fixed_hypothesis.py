@@ -198,3 +198,21 @@ def test_printed_forms_fit_80_columns(polite):
         texts = [str(polite.test(np.eye(4), df=df)), *(str(polite.anova(type=kind, df=df)) for kind in (1, 2, 3))]
 
         assert max(len(line) for text in texts for line in text.splitlines()) <= 80
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e999*x1",
+        "x1 = 1e999",
+        "1e200 * 1e200 x1 = 0",
+        "1e308 x1 + 1e308 x1 = 0",
+        "1e999 x1 - 1e999 x1",
+        "x1/1e-200/1e-200",
+    ],
+)
+def test_numbers_beyond_double_precision_are_refused(text):
+    """Alone, in products, quotients and sums, and where two of them would cancel."""
+    with pytest.raises(SpecError, match="finite in double precision; found"):
+        read(text)
