@@ -23,6 +23,13 @@ from hierlmm.spec.model import ModelSpec
 AnyDesign = TypeVar("AnyDesign", LMMDesign, AreaDesign)
 
 
+def check_numbers(values: object) -> None:
+    """Refuse responses that are no real numbers; numpy would drop an imaginary part and read text."""
+    kind = np.asarray(values).dtype
+    if kind.kind not in "biufO":
+        raise DesignError(f"A new response must be numeric; found values of type {kind}. Convert them to real numbers.")
+
+
 def with_response(design: AnyDesign, y: ArrayLike) -> AnyDesign:
     """The design of the same rows with the response y (n,), in the order of its index (areas: of its areas).
 
@@ -34,6 +41,7 @@ def with_response(design: AnyDesign, y: ArrayLike) -> AnyDesign:
         require_rows(design, "Fits of other responses")
     labels = design.index if isinstance(design, LMMDesign) else design.areas
     _check_order(y, labels)
+    check_numbers(y)
     try:
         values = np.array(y, dtype=np.float64)
     except (TypeError, ValueError) as error:

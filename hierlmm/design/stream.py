@@ -13,7 +13,7 @@ from hierlmm.design.source import present
 from hierlmm.design.streamdesign import design_of
 from hierlmm.design.streamrows import check_summable, moments
 from hierlmm.design.types import LMMDesign
-from hierlmm.errors import DesignError, FileError
+from hierlmm.errors import DesignError, FileError, listed
 from hierlmm.spec.model import ModelSpec
 
 # Rows summed at once.
@@ -108,6 +108,25 @@ def _pieces(batches: Iterator[object]) -> Iterator[object]:
             yield batch
 
 
+def _files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, without the hidden and temporary ones that writers leave.
+
+    Raises FileError for a folder whose columns stand in the names of its sub-folders.
+    """
+    found = [file for file in sorted(folder.rglob("*.parquet")) if not _hidden(file.relative_to(folder))]
+    keys = {part.partition("=")[0] for file in found for part in file.relative_to(folder).parts[:-1] if "=" in part}
+    if keys:
+        raise FileError(
+            f"Every column must stand in the files; in {folder} the names of sub-folders hold {listed(sorted(keys))}. "
+            "Open it with pyarrow.dataset.dataset(folder, partitioning='hive') and pass its scanner().to_reader()."
+        )
+    return found
+
+
+def _hidden(file: Path) -> bool:
+    return any(part.startswith(("_", ".")) for part in file.parts)
+
+
 def _parquet(path: Path, names: tuple[str, ...]) -> Iterator[object]:
     """Record batches of a Parquet file, or of all in a folder."""
     import pyarrow.parquet as pq
@@ -115,7 +134,7 @@ def _parquet(path: Path, names: tuple[str, ...]) -> Iterator[object]:
 
     if not path.exists():
         raise FileError(f"A path must lead to a Parquet file or a folder of them; {path} does not exist.")
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    files = _files(path) if path.is_dir() else [path]
     if not files:
         raise FileError(f"A folder of data must hold Parquet files; {path} has none that ends in .parquet.")
     for file in files:

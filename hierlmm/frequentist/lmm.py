@@ -12,6 +12,7 @@ from hierlmm.design.working import working_rows
 from hierlmm.frequentist.lmm_joint import covariances, joint, means
 from hierlmm.frequentist.lmm_limits import fit_without_residual, fit_without_variation
 from hierlmm.frequentist.lmm_model import model_of, structure_of
+from hierlmm.frequentist.lmm_noise_free import check_residual_variation
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
 from hierlmm.likelihood.lmm import CrossProducts as Products
 from hierlmm.likelihood.lmm import solve_fixed
@@ -88,6 +89,7 @@ def restore(
 def _fit(design: LMMDesign, model: CrossProducts | ResidualModel, method: Method, start: Array | None) -> LMMFit:
     if _explained(design, model):
         return fit_without_variation(design, _products(design, model), method)
+    check_residual_variation(design)
     optimum = optimise(model, method, start)
     runaway = not optimum.certificate.certified or float(optimum.theta.max(initial=0.0)) > 1e3
     estimated = _few_effects(model) if isinstance(model, ResidualModel) else not model.known_sigma2
@@ -188,8 +190,8 @@ def _lower(half: Array) -> Array:
 
 
 def _outcome(optimum: Optimum, bounds: tuple[str, ...]) -> LMMOutcome:
-    if not optimum.certificate.certified and not bounds:
-        return LMMOutcome.NOT_CERTIFIED
+    if not optimum.certificate.certified:
+        return LMMOutcome.BOUND_NOT_CERTIFIED if bounds else LMMOutcome.NOT_CERTIFIED
     blocks = zip(optimum.at.cp.blocks, optimum.factors, strict=True)
     if any((~Lambda[np.ix_(block, block)].any(axis=1)).any() for own, Lambda in blocks for block in own):
         return LMMOutcome.AT_ZERO

@@ -44,10 +44,18 @@ def fit_without_residual(design: LMMDesign, cp: CrossProducts, method: Method) -
     """
     single = len(design.factors) == 1 and design.factors[0].coefficients == ("Intercept",)
     if design.residual is not None or not single:
+        effects = sum(factor.Z.shape[1] * len(factor.levels) for factor in design.factors)
+        many = effects >= len(design.y) - design.X.shape[1]
+        remedy = (
+            "Check the response for a computed column, or remove the random-effects term that has as many effects as "
+            "there are rows to explain."
+            if many
+            else "The response is a function of the groups and predictors, and the likelihood has no upper bound: "
+            "check it for a computed column. The limit is computed for a single random intercept only."
+        )
         raise FitError(
             "The residual variance must be positive for this model; the fixed and random effects together reproduce "
-            f"all {len(design.y)} responses exactly. Check the response for a computed column, or remove the "
-            "random-effects term that has as many effects as there are rows to explain."
+            f"all {len(design.y)} responses exactly. {remedy}"
         )
     if design.streamed is not None:
         raise FitError(

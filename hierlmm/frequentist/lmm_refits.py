@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
 
 Array = NDArray[np.float64]
+UNCERTIFIED = (LMMOutcome.NOT_CERTIFIED, LMMOutcome.BOUND_NOT_CERTIFIED)
 FAILED = (LMMOutcome.NOT_CERTIFIED, LMMOutcome.NO_RESIDUAL, LMMOutcome.NO_VARIATION)
 
 
@@ -64,7 +65,7 @@ class LMMRefits:
     @property
     def certified(self) -> NDArray[np.bool_]:
         """(B,) whether each point is certified as the optimum."""
-        return np.array([outcome is not LMMOutcome.NOT_CERTIFIED for outcome in self.outcomes], dtype=bool)
+        return np.array([outcome not in UNCERTIFIED for outcome in self.outcomes], dtype=bool)
 
     @property
     def singular(self) -> NDArray[np.bool_]:
@@ -135,6 +136,7 @@ _PHRASES = {
     LMMOutcome.NO_RESIDUAL: "without residual variance: the likelihood has no upper bound",
     LMMOutcome.NO_VARIATION: "reproduced by the fixed effects: every variance is zero",
     LMMOutcome.NOT_CERTIFIED: "not certified as an optimum",
+    LMMOutcome.BOUND_NOT_CERTIFIED: "running to the bound of the residual structure, not certified",
 }
 
 

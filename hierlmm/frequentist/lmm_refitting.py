@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.design.response import check_numbers
 from hierlmm.design.responses import Regression, ResponseProducts
 from hierlmm.design.streamchecks import require_rows
 from hierlmm.errors import DesignError, FitError, listed
@@ -57,6 +58,7 @@ def _responses(fit: LMMFit, Y: object) -> tuple[Array, pd.Index]:
     index = fit.design.index
     rows = len(index)
     _check_order(Y, index)
+    check_numbers(Y)
     try:
         values = np.array(Y, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
@@ -111,7 +113,7 @@ class _Estimates:
         """The estimates of one whole fit."""
         self.beta[i], self.se[i], self.sigma2[i] = fit.beta, np.sqrt(np.diagonal(fit.vcov_beta)), fit.sigma2
         self.objective[i], self.decrement[i], self.outcomes[i] = fit.objective, fit.certificate.decrement, fit.outcome
-        self.phi[i] = fit.phi
+        self.phi[i] = fit.phi if len(fit.phi) else np.nan  # a response that X reproduces has none
         for f, (theta, G) in enumerate(zip(fit.theta, fit.G, strict=True)):
             self.theta[f][i], self.G[f][i] = theta, G
 

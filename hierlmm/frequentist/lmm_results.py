@@ -43,6 +43,10 @@ class LMMOutcome(Enum):
         "A parameter of the residual structure lies at the bound of its range, to rounding: the notes say which, and "
         "the estimates are those there."
     )
+    BOUND_NOT_CERTIFIED = (
+        "NOT CERTIFIED: a parameter of the residual structure runs to the bound of its range (the notes say which), "
+        "and the estimates are those where the search stopped. Simplify the structure before reporting them."
+    )
     NO_RESIDUAL = (
         "The fixed and random effects reproduce the response exactly: the residual variance is zero, the likelihood "
         "has no upper bound, and the estimates are their limits as the residual variance goes to zero."
@@ -262,7 +266,7 @@ class LMMFit(LMMInference):
 
         Of the groups that the rows name or, with effects="fixed", over all groups; of means or, with
         target="observation", of one more observation; parameters="estimated" puts the estimation of the variance
-        parameters into the standard error. A level that was not observed is refused and named; with
+        parameters into the standard error, those on the boundary held there, as if known. Intervals are normal. A level that was not observed is refused and named; with
         new_levels="population" it is a draw from the population: its effect is predicted as zero and its variance is
         in the standard error, never an observed level's effect. See `lmm_prediction.predict`.
         """

@@ -30,7 +30,7 @@ def boundary_lines(fit: LMMFit) -> list[str]:
     if not fit.design.factors or fit.at is None or fit.outcome is LMMOutcome.NOT_CERTIFIED:
         return []
     found = list(_verdicts(fit))
-    if fit.outcome is LMMOutcome.RESIDUAL_BOUND:
+    if fit.outcome in (LMMOutcome.RESIDUAL_BOUND, LMMOutcome.BOUND_NOT_CERTIFIED):
         found.append("Residual: the parameters of its structure are at their bound; the notes say where.")
     if not found:
         return ["", "Boundary: every variance component is inside its parameter space."]

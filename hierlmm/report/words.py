@@ -67,7 +67,7 @@ def engine(comparison: Comparison) -> str:
 
 def failed(comparison: Comparison) -> bool:
     """Whether one of the two did not end as it should, so that there is nothing to conclude."""
-    bad = (AreaOutcome.NOT_CONVERGED, LMMOutcome.NOT_CERTIFIED)
+    bad = (AreaOutcome.NOT_CONVERGED, LMMOutcome.NOT_CERTIFIED, LMMOutcome.BOUND_NOT_CERTIFIED)
     return comparison.fit.outcome in bad or bool(comparison.posterior.diagnostics.get("failures"))
 
 

@@ -332,3 +332,16 @@ def test_shifts_lose_no_digits(offset: float) -> None:
 
     assert fit.sigma2 * 1024**2 == pytest.approx(within, rel=1e-9)
     assert float(fit.G[0][0, 0]) * 1024**2 == pytest.approx((between - within) / 20, rel=1e-8)
+
+
+def test_columns_in_the_names_of_folders_are_refused_and_hidden_files_left_out(tmp_path: Path) -> None:
+    """Hive's layout, as Spark and Dask write it, and the temporary parts that they leave."""
+    rows = pa.table({"y": [1.0, 2.0, 4.0, 3.0], "x": [0.0, 1.0, 2.0, 5.0], "f": ["p", "p", "q", "q"]})
+    pq.write_to_dataset(rows, tmp_path / "hive", partition_cols=["f"])
+    with pytest.raises(FileError, match="names of sub-folders hold f"):
+        hl.fit(hl.lmm("y ~ x"), tmp_path / "hive")
+
+    (tmp_path / "plain" / "_temporary").mkdir(parents=True)
+    pq.write_table(rows, tmp_path / "plain" / "part.parquet")
+    pq.write_table(rows, tmp_path / "plain" / "_temporary" / "part.parquet")
+    assert hl.fit(hl.lmm("y ~ x"), tmp_path / "plain").equations.n == 4

@@ -154,7 +154,7 @@ def test_beside_a_singular_residual_matrix_the_criterion_is_not_rounding(method,
     dense = np.linalg.slogdet(V)[1] + r @ np.linalg.solve(V, r) + len(r) * np.log(2 * np.pi)
     dense += np.linalg.slogdet(XVX)[1] - 4 * np.log(2 * np.pi) if method == "reml" else 0.0
 
-    assert fit.outcome is LMMOutcome.RESIDUAL_BOUND
+    assert fit.outcome in (LMMOutcome.RESIDUAL_BOUND, LMMOutcome.BOUND_NOT_CERTIFIED)
     assert "correlation of occasions 1 and 2 is at the bound" in fit.summary().replace("\n  ", " ")
     assert_allclose(fit.objective, dense, rtol=0, atol=5e-3)
     assert_allclose(dense, supremum, rtol=0, atol=1e-3)

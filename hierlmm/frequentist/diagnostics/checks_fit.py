@@ -36,7 +36,7 @@ def _certificate(fit: LMMFit) -> Finding:
             verdict=Verdict.ACT,
             advice="Check whether a factor has a level for each row, or the response is computed from the predictors.",
         )
-    certified = fit.outcome is not LMMOutcome.NOT_CERTIFIED
+    certified = fit.outcome not in (LMMOutcome.NOT_CERTIFIED, LMMOutcome.BOUND_NOT_CERTIFIED)
     others = f"; {len(fit.certificate.others)} other optima were found" if fit.certificate.others else ""
     return graded(
         "optimum",

@@ -110,6 +110,8 @@ def covariance_of(hessian: Array) -> Array:
     """2 H⁻¹, without the directions in which the criterion does not bend upwards."""
     if not len(hessian):
         return hessian
+    if not np.isfinite(hessian).all():
+        return np.full_like(hessian, np.nan)
     scale = np.sqrt(np.abs(np.diagonal(hessian)))
     scale = np.where(scale > 0, scale, 1.0)
     values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
