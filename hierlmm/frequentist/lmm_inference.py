@@ -92,7 +92,10 @@ class LMMInference:
         level: float = 0.95,
         seed: int = 1,
     ) -> ComponentTests:
-        """Every test that the variance of a random term is `value` times the residual's: see `inference.components`."""
+        """Every test that a random term's variance is `value` times the residual's: `value` is a ratio, no variance.
+
+        See `inference.components`. The result notes a `value` of more than 20 times the estimated ratio.
+        """
         from hierlmm.frequentist.bootstrap.arguments import check_count, check_seed
         from hierlmm.frequentist.inference.components import component_tests
 
@@ -200,7 +203,11 @@ class LMMInference:
         return check(_fit(self))
 
     def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars")) -> pd.DataFrame:
-        """Estimates of the kinds "fixed", "ran_pars", "ran_vals", "ran_coefs" or "all" in one frame: see `lmm_tidy`."""
+        """Estimates of the kinds "fixed", "ran_pars", "ran_vals", "ran_coefs" or "all" in one frame: see `lmm_tidy`.
+
+        Intervals of fixed effects are by t with Satterthwaite's df, normal where it is missing; those of random effects
+        and coefficients are normal, those of variance components Wald's.
+        """
         from hierlmm.frequentist.lmm_tidy import tidy
 
         return tidy(_fit(self), effects)

@@ -44,10 +44,10 @@ def predict(
                 effects is "fixed". "observation": one more, whose groups are new where effects is "fixed"
     parameters  "known": the se takes the variance parameters as known. "estimated": it has what their estimation adds,
                 by 2 g3 of Kackar and Harville (see `kackar_sums`), Kenward and Roger's adjustment where effects is
-                "fixed"; second-order unbiased under REML
+                "fixed"; second-order unbiased under REML. Parameters on the boundary are held there
     new_levels  levels of a grouping factor that are not in the fit: "error" refuses them, "population" takes them as
                 draws from the population of levels
-    level       of the intervals, which are normal
+    level       of the intervals, estimate ± a normal quantile times se, whatever `parameters` is
 
     se          contains the uncertainty of β and of b (jointly, over all factors), the between-level variance of
                 every new level and, for an observation, the residual variance. `frame.attrs["se_contains"]` says it
@@ -107,7 +107,9 @@ def _contains(fit: LMMFit, target: Target, effects: Effects, parameters: Paramet
     if parameters == "known":
         return f"{', '.join(parts)}; not the uncertainty of the variance parameters"
     bias = "" if fit.method == "reml" else "; not the bias of variance parameters by maximum likelihood"
-    return f"{', '.join(parts)}, the uncertainty of the variance parameters (2 g3, Kackar and Harville 1984){bias}"
+    held = "; parameters on the boundary are held there, as if known" if fit.singular else ""
+    added = "the uncertainty of the variance parameters (2 g3, Kackar and Harville 1984)"
+    return f"{', '.join(parts)}, {added}{held}{bias}"
 
 
 def _known_part(fit: LMMFit, rows: NewRows) -> Array:

@@ -68,7 +68,7 @@ def _check(fits: tuple[object, ...], names: object, show: object) -> None:
     for place, fit in enumerate(fits):
         if not isinstance(fit, LMMFit | AreaFit):
             raise FitError(
-                f"A table shows fits, as hl.fit(...) gives them; argument {place + 1} is {type(fit).__qualname__}. "
+                f"A table shows REML and ML fits; argument {place + 1} is {type(fit).__qualname__}. "
                 "Give each fit as an argument of its own."
             )
     if names is not None:
@@ -158,7 +158,8 @@ def _levels(fit: Fit) -> list[tuple[str, int]]:
 
 def _notes(fit: Fit) -> list[str]:
     """How tests and intervals were made, and how the fit ended where it is not in the interior."""
-    notes = ["Lower and upper are 95 % limits of the sd, or of the quantity named."]
+    kind = "Wald" if isinstance(fit, LMMFit) else "profile"
+    notes = [f"Lower and upper are 95 % {kind} limits of the sd, or of the quantity named."]
     if isinstance(fit, LMMFit) and fit.design.fixed:
         missing = fit.tidy("fixed")["df"].isna().any()
         how = "No degrees of freedom were computed for this fit." if missing else "df by Satterthwaite's method."

@@ -261,6 +261,9 @@ def test_the_frame_says_what_its_errors_contain():
     assert "residual variance" in said
     assert "bias" in said
     assert "random effects" not in fit.predict(effects="fixed").attrs["se_contains"]
+    at_zero = hl.fit(hl.lmm("Yield ~ 1 + (1 | Batch)"), hl.load("dyestuff2").data)
+    assert "boundary are held there" in at_zero.predict(parameters="estimated").attrs["se_contains"]
+    assert "boundary" not in at_zero.predict().attrs["se_contains"] + said
 
 
 def test_what_is_not_available_is_refused_with_the_reason(monkeypatch):

@@ -190,16 +190,21 @@ def test_fits_of_every_kind_have_tables():
     assert "Residual: 152" in fits[2].to_html() or "Residual: 1" in fits[2].to_html()
     assert hl.tabulate(*fits).to_latex()
     assert "No degrees of freedom were computed" in fits[3].to_html()
+    assert "95 % profile limits of the sd" in fits[0].to_latex().replace("\\%", "%")
+    assert "95 % Wald limits of the sd" in fits[1].to_html()
     assert hl.tabulate(fits[0])._repr_html_() == fits[0].to_html()
 
 
 def test_what_is_no_table_is_refused():
-    """No fit, a posterior, names that do not match, an unknown quantity, a label that TeX cannot read."""
+    """No fit, a list, moment estimates, names that do not match, an unknown quantity, a label that TeX cannot read."""
     fit = fitted("dyestuff2")
     with pytest.raises(hl.FitError, match="found none"):
         hl.tabulate()
     with pytest.raises(hl.FitError, match="argument 2 is list"):
         hl.tabulate(fit, [fit])
+    moments = hl.fit(hl.lmm("Yield ~ 1 + (1 | Batch)"), hl.load("dyestuff").data, "anova")
+    with pytest.raises(hl.FitError, match="A table shows REML and ML fits; argument 2 is MomentsFit"):
+        hl.tabulate(fit, moments)
     for names in (["a"], ["a", "a"], "ab", ["a", 2]):
         with pytest.raises(hl.FitError, match="`names`"):
             hl.tabulate(fit, fit, names=names)

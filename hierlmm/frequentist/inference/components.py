@@ -11,7 +11,7 @@ import pandas as pd
 from hierlmm.errors import FitError, SpecError
 from hierlmm.frequentist.boundary_test import ROUNDING
 from hierlmm.frequentist.inference.components_bootstrap import bootstrap_lrt
-from hierlmm.frequentist.inference.components_exact import Exact, exact_tests
+from hierlmm.frequentist.inference.components_exact import Exact, estimated_ratio, exact_tests
 from hierlmm.frequentist.inference.components_results import ComponentTests, TestRow
 from hierlmm.frequentist.inference.components_terms import Names, Tested, efficient_information, tested
 from hierlmm.frequentist.inference.mixtures import mixture_tail
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BOOTSTRAP, LARGEST_BATCH = 1000, 200_000
 # Directions simulated for the weights of a mixture.
 DIRECTIONS = 20_000
+# Times the estimated ratio beyond which a `value` may be meant as a variance.
+FAR = 20.0
 DIFFERENT_VALUE = "it tests a variance against zero, not against another value"
 
 
@@ -42,7 +44,8 @@ def component_tests(
     """Test that the variances of `group` (its coefficient `term`, or all of them) are `value` times the residual's.
 
     group      one grouping factor or several, tested together; term one coefficient or several of one group
-    value      ratio of the variance to the residual one, on the scale of the data; not zero for one variance only
+    value      ratio of the variance to the residual one, on the scale of the data; not zero for one variance only. The
+               test to report is then the F that the exact intervals invert, which needs no simulation
     draws      simulated draws where an exact p-value needs them
     bootstrap  replicates of the parametric bootstrap; None: 1000 where refits are fast; 0: none
     level      confidence of the exact intervals
@@ -55,12 +58,33 @@ def component_tests(
     seeds = np.random.SeedSequence(seed).spawn(3)
     asymptotic = _asymptotic(fit, chosen, bootstrap, seeds) if value == 0 else _not_at()
     found = exact_tests(fit, chosen, value, draws, level, np.random.default_rng(seeds[2]), asymptotic.statistic)
-    rows = sorted([*found.rows, *asymptotic.rows], key=lambda row: _place(row.test, row.exact))
+    rows = sorted([*found.rows, *asymptotic.rows], key=lambda row: _place(row, value))
     return ComponentTests(
         terms=chosen.names, value=float(value), rows=tuple(rows),
         inapplicable=(*found.inapplicable, *asymptotic.inapplicable), intervals=_frame(found), level=level,
-        notes=(*found.notes, *asymptotic.notes),
+        notes=(*found.notes, *asymptotic.notes, *_notes(fit, chosen, value, found, level)),
     )  # fmt: skip
+
+
+def _notes(fit: LMMFit, chosen: Tested, value: float, found: Exact, level: float) -> list[str]:
+    """Which test the intervals invert, and whether `value` looks like a variance."""
+    if value == 0:
+        return []
+    notes = []
+    if found.intervals:
+        notes.append(
+            f"The intervals invert F by projections, two-sided: its p is {1 - level:.4g} where `value` is an end "
+            "of that of the variance ratio. Other tests may differ near the ends."
+        )
+    if fit.equations.known_sigma2:
+        return notes
+    ratio = estimated_ratio(fit, chosen)
+    if value > FAR * (ratio if ratio > 0 else 1.0):
+        notes.append(
+            f"Is `value` meant as a variance? It is the ratio to the residual variance, estimated as {ratio:.4g}. For "
+            f"the variance {value:g}, at the estimated residual variance, the ratio is {value / fit.sigma2:.4g}."
+        )
+    return notes
 
 
 def _check(fit: LMMFit, chosen: Tested, value: float, draws: int, bootstrap: int | None, level: float) -> None:
@@ -166,12 +190,17 @@ def _bootstrap(
     return TestRow(name, statistic, words, p, False, found.mc_error if p < 1 else 0.0)
 
 
-def _place(test: str, exact: bool) -> tuple[bool, int]:
-    """Exact tests first; among them the optimal ratio, the likelihood ratio, F by projections, the rest."""
+def _place(row: TestRow, value: float) -> tuple[bool, int]:
+    """Exact tests first; among them the optimal ratio, the likelihood ratio, F by projections, the rest.
+
+    Against another value than zero F comes first: it is never simulated, and the intervals invert it.
+    """
     order = ("optimal F", "RLRT, exact", "LRT, exact", "F by projections", "chi² by projections")
-    ranks = [i for i, name in enumerate(order) if test.startswith(name)]
+    if value:
+        order = ("F by projections", "chi² by projections", "RLRT, exact", "LRT, exact", "optimal F")
+    ranks = [i for i, name in enumerate(order) if row.test.startswith(name)]
     # simulated refits are nearer to the truth than the mixture
-    return not exact, ranks[0] if ranks else len(order) + ("bootstrap" not in test)
+    return not row.exact, ranks[0] if ranks else len(order) + ("bootstrap" not in row.test)
 
 
 def _frame(found: Exact) -> pd.DataFrame:

@@ -103,6 +103,11 @@ def _one_variance(found: Pieces, value: float, draws: int, rng: np.random.Genera
             words = f"spectral law, mass {law.mass_at_zero:.4f} at zero, {how}{beside}"
             rows.append(TestRow(name, statistic, words, tail.p, True, tail.mc_error))
             continue
+        tails = law.tail_at(found, value)
+        if tails is not None:
+            words = f"spectral law at the ratio {value:g}, by two F tails{beside}"
+            rows.append(TestRow(name, statistic, words, tails, True))
+            continue
         reached = law.draws(draws, rng, value) >= statistic
         p = (1 + int(reached.sum())) / (1 + draws) if statistic > 0 else 1.0
         words = f"spectral law at the ratio {value:g}, {draws} draws{beside}"
@@ -142,14 +147,25 @@ def _conditional(
     return TestRow(f"{label}, conditional", statistic, words, tail.p, False, tail.mc_error)
 
 
+def first_column(chosen: Tested) -> tuple[int, int]:
+    """(factor, column) of the first coefficient under test."""
+    f = next(f for f, own in enumerate(chosen.columns) if own)
+    return f, chosen.columns[f][0]
+
+
+def estimated_ratio(fit: LMMFit, chosen: Tested) -> float:
+    """Estimate of the variance of the first coefficient under test, over the residual variance."""
+    f, c = first_column(chosen)
+    return float(fit.G[f][c, c] / fit.sigma2)
+
+
 def _intervals(
     fit: LMMFit, chosen: Tested, found: Pieces, level: float, nuisance: bool
 ) -> tuple[tuple[str, float, float, float], ...]:
     """Exact intervals of the variance ratio, and of the intraclass correlation of a random intercept alone."""
     lower, upper = ratio_interval(found, level)
-    f = next(f for f, own in enumerate(chosen.columns) if own)
-    c = chosen.columns[f][0]
-    estimate = float(fit.G[f][c, c] / fit.sigma2)
+    f, c = first_column(chosen)
+    estimate = estimated_ratio(fit, chosen)
     out = [("variance ratio", estimate, lower, upper)]
     factor = chosen.design.factors[f]
     if not nuisance and chosen.columns[f] == (c,) and (factor.Z[:, c] == 1).all() and len(factor.Z):

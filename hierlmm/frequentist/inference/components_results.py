@@ -7,6 +7,8 @@ from textwrap import wrap
 
 import pandas as pd
 
+from hierlmm.errors import FitError
+
 COLUMNS = ("test", "statistic", "reference", "p", "exact", "mc_error")
 
 
@@ -57,7 +59,13 @@ class ComponentTests:
 
     @property
     def answer(self) -> TestRow:
-        """The test to report: an exact one where there is one. Its rule does not look at the p-values."""
+        """The test to report: an exact one where there is one. Its rule does not look at the p-values.
+
+        Raises FitError where no test applies.
+        """
+        if not self.rows:
+            reasons = "; ".join(f"{test}: {why}" for test, why in self.inapplicable)
+            raise FitError(f"No test of Var({' and '.join(self.terms)}) = {self.value:g} applies. {reasons}.")
         return self.rows[0]
 
     def summary(self) -> str:
@@ -75,13 +83,22 @@ class ComponentTests:
             lines.append(
                 f"{quantity}: {estimate:.4g}, exact {100 * self.level:g} % interval (by F) {lower:.4g} to {upper:.4g}"
             )
-        kind = "exact" if self.answer.exact else "no exact test applies"
-        lines += wrap(f"Report: {self.answer.test}, p = {self.answer.p:.4g} ({kind}).", 80)
+        lines += wrap(self._report(), 80)
         for test, reason in self.inapplicable:
             lines += wrap(f"Not given: {test}: {reason}.", 80, subsequent_indent="    ")
         for note in self.notes:
             lines += wrap(note, 80, subsequent_indent="    ")
         return "\n".join(lines)
+
+    def _report(self) -> str:
+        """The line that names the test to report."""
+        if not self.rows:
+            return "Report: none, no test applies."
+        row = self.answer
+        kind = "no exact test applies" if not row.exact else "exact"
+        if row.exact and row.mc_error:
+            kind = f"exact test, simulated, error {row.mc_error:.1g}"
+        return f"Report: {row.test}, p = {row.p:.4g} ({kind})."
 
     def __repr__(self) -> str:
         return self.summary()

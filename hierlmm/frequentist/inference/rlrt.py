@@ -42,6 +42,8 @@ DETERMINISTIC, POINTS, AGREE = 3, (24, 48, 96), 1e-10
 MOST, FEWEST, PART = 3_000_000, 1000, 4_000_000
 # A statistic this small, relative to N, is rounding: gamma = 0 is the maximum.
 ROUNDING = 1e-12
+# Size of log t beyond which a statistic is not reached at all, and halvings of an interval of log t.
+FARTHEST, HALVINGS = 150.0, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,59 @@ class Law:
         directions /= directions.sum(axis=1, keepdims=True)
         found = self._given(directions, statistic)
         return Tail(float(found.mean()), float(found.std(ddof=1) / np.sqrt(draws)))
+
+    def tail_at(self, found: Pieces, ratio: float) -> float | None:
+        """P(statistic >= that of the data) under gamma = `ratio` by two F tails; None where none are known.
+
+        With one eigenvalue the statistic is a function of t = w² / (1 + ratio mu) / R, which falls to zero and rises
+        again: against a larger gamma it increases in t, against a smaller one it decreases.
+        """
+        if len(self.mu) != 1 or found.rest <= 0:
+            return None
+        r1, scale = int(self.counts[0]), 1 + ratio * float(self.mu[0])
+        here = float(found.squares.sum()) / scale / found.rest
+        statistic, least = self.observed(found, ratio), self._least(ratio)
+        if statistic <= 0:
+            return 1.0
+        if self._at(least, ratio) >= statistic:
+            return None
+        other = self._other_end(statistic, least, ratio, above=here < least)
+        low, high = sorted((here, other))
+        return self._f_tails(low * self.df / r1, high * self.df / r1)
+
+    def _at(self, t: float, ratio: float) -> float:
+        """The statistic where w² / (1 + ratio mu) = t R."""
+        squares = np.array([[t * (1 + ratio * float(self.mu[0]))]])
+        return float(self.statistic(squares, np.ones(1), ratio)[0])
+
+    def _least(self, ratio: float) -> float:
+        """t at which the likelihood is level at gamma = `ratio`."""
+        slope = float(self.times @ (self.logs / (1 + ratio * self.logs)))
+        share = slope * (1 + ratio * float(self.mu[0])) / (self.N * float(self.mu[0]))
+        return share / (1 - share) if share < 1 else np.inf
+
+    def _other_end(self, statistic: float, least: float, ratio: float, *, above: bool) -> float:
+        """t on the other side of `least` where the statistic is as large, by bisection of log t; 0 or inf without."""
+        step = 1.0 if above else -1.0
+        inside, outside = np.log(least), np.log(least) + step
+        while self._at(np.exp(outside), ratio) < statistic:
+            if abs(outside) > FARTHEST:
+                return np.inf if above else 0.0
+            inside, outside, step = outside, outside + 2 * step, 2 * step
+        for _ in range(HALVINGS):
+            middle = 0.5 * (inside + outside)
+            if middle in (inside, outside):
+                break
+            reached = self._at(np.exp(middle), ratio) >= statistic
+            inside, outside = (inside, middle) if reached else (middle, outside)
+        return float(np.exp(outside))
+
+    def _f_tails(self, low: float, high: float) -> float:
+        from scipy.special import fdtr, fdtrc
+
+        r1 = int(self.counts[0])
+        upper = 0.0 if np.isinf(high) else float(fdtrc(r1, self.df, high))
+        return min(1.0, upper + float(fdtr(r1, self.df, low)))
 
     def _height(self, squares: Array, rest: Array, ratio: float) -> Array:
         total = (squares / (1 + ratio * self.mu)).sum(axis=1) + rest

@@ -45,6 +45,7 @@ class Representation:
 
     def __repr__(self) -> str:
         head = "REPRESENTABLE" if self.possible else "NOT REPRESENTABLE"
+        head += " by a random intercept alone" if _is_intercept(self.Z) else ""
         lines = textwrap.wrap(f"{head}: {self.reason}", WIDTH)
         for row in self.checks.itertuples(index=False):
             lines.append(f"  {'yes' if row.holds else 'no ':<4}{row.condition:<52.52}{row.value:14.6g}")
@@ -56,18 +57,26 @@ def representable(target: ArrayLike | LMMFit | MomentsFit, Z: ArrayLike | None =
 
     target  V (k, k); or a fit: the covariance of the rows of its largest group, by the residual structure's group where
             there is one, else by the first grouping factor
-    Z       (k, q) columns of the random effects; None: a random intercept
+    Z       (k, q) columns of the random effects; None: those of the fit for that group, a random intercept where it has
+            none there or the target is a matrix
 
     Raises DesignError where V is no symmetric matrix of finite numbers with at least two rows, or Z does not fit it.
     """
-    V = _checked(_marginal(target) if isinstance(target, LMMFit | MomentsFit) else target)
+    if isinstance(target, LMMFit | MomentsFit):
+        target, own = _marginal(target)
+        Z = own if Z is None else Z
+    V = _checked(target)
     k = len(V)
     columns = np.ones((k, 1)) if Z is None else np.asarray(Z, dtype=np.float64)
     if columns.ndim != 2 or len(columns) != k or np.linalg.matrix_rank(columns) < columns.shape[1]:
         raise DesignError(
             f"Z must have {k} rows, as V has, and linearly independent columns; found the shape {columns.shape}."
         )
-    return _decomposed(V, columns, Z is None)
+    return _decomposed(V, columns, _is_intercept(columns))
+
+
+def _is_intercept(Z: Array) -> bool:
+    return Z.shape[1] == 1 and bool((Z == 1).all())
 
 
 def _decomposed(V: Array, Z: Array, intercept: bool) -> Representation:
@@ -140,8 +149,8 @@ def _checked(target: ArrayLike) -> Array:
     return V
 
 
-def _marginal(fit: LMMFit | MomentsFit) -> Array:
-    """(k, k) covariance of the rows of the largest group."""
+def _marginal(fit: LMMFit | MomentsFit) -> tuple[Array, Array | None]:
+    """(k, k) covariance of the rows of the largest group, and the columns of its random effects, None without any."""
     held = fit.design.residual
     factors = fit.design.factors
     if isinstance(fit, MomentsFit) or held is None or not held.group:
@@ -156,6 +165,16 @@ def _marginal(fit: LMMFit | MomentsFit) -> Array:
     largest = int(np.bincount(codes).argmax())
     if isinstance(fit, LMMFit):
         name = held.group if held is not None and held.group else factors[0].name
-        return fit.marginal_covariance(levels[largest], name).to_numpy()
+        parts = [factor.Z[codes == largest] for factor in factors if factor.name == name]
+        return fit.marginal_covariance(levels[largest], name).to_numpy(), _independent(parts)
     z = factors[0].Z[codes == largest]
-    return np.asarray(z @ fit.G[0] @ z.T + fit.sigma2 * np.eye(len(z)))
+    return np.asarray(z @ fit.G[0] @ z.T + fit.sigma2 * np.eye(len(z))), _independent([z])
+
+
+def _independent(parts: list[Array]) -> Array | None:
+    """The columns side by side, a basis of them where they depend on one another in these rows; None without any."""
+    if not parts:
+        return None
+    Z = np.hstack(parts)
+    rank = int(np.linalg.matrix_rank(Z))
+    return Z if rank == Z.shape[1] else np.asarray(np.linalg.svd(Z, full_matrices=False)[0][:, :rank])

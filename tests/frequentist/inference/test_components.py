@@ -135,6 +135,73 @@ def test_the_exact_ratio_at_another_value_has_its_size():
     assert abs((draws >= q).mean() - 0.05) < 4 * np.sqrt(2 * 0.05 * 0.95 / 1e5)
 
 
+@pytest.mark.parametrize(("value", "draws"), [(0.5, 100_000), (5.574, 100_000)])
+def test_the_likelihood_ratio_at_a_ratio_is_two_f_tails_in_a_balanced_design(value, draws):
+    """Dyestuff: p without simulation, within four errors of plain draws from the law."""
+    from hierlmm.frequentist.inference.components_space import gram, pieces
+    from hierlmm.frequentist.inference.rlrt import Law
+
+    fit = fitted("dyestuff", "Yield ~ 1 + (1 | Batch)")
+    products = gram(fit.equations)
+    found = pieces(products, products.effects[0].ravel(), np.zeros(0, dtype=int))
+    frame = fit.test_component("Batch", value=value).frame.set_index("test")
+
+    for method in ("reml", "ml"):
+        law = Law.of(found, method)
+        reached = law.draws(draws, np.random.default_rng(7), value) >= law.observed(found, value)
+        row = frame.loc["RLRT, exact" if method == "reml" else "LRT, exact"]
+        assert row["mc_error"] == 0
+        assert abs(reached.mean() - row["p"]) < 4 * np.sqrt(row["p"] * (1 - row["p"]) / draws)
+
+
+def test_the_reported_test_at_a_ratio_is_the_one_that_the_interval_inverts():
+    """Dyestuff: p 1.765e-07 at 1000, not a Monte Carlo floor; 0.05 at the upper end of the interval."""
+    fit = fitted("dyestuff", "Yield ~ 1 + (1 | Batch)")
+    far, end = fit.test_component("Batch", value=1000), fit.test_component("Batch", value=5.574)
+
+    assert far.answer.test == end.answer.test == "F by projections (Wald)"
+    assert far.answer.p == pytest.approx(1.765e-07, rel=1e-3)
+    assert end.answer.p == pytest.approx(0.05, abs=2e-5)
+    rlrt = far.frame.set_index("test").loc["RLRT, exact"]
+    assert 8.8e-8 < rlrt["p"] < 1.5e-7
+    assert any("invert F by projections" in note for note in end.notes)
+    assert any("Is `value` meant as a variance?" in note and "0.408" in note for note in far.notes)
+    assert not any("meant as a variance" in note for note in end.notes)
+    assert max(map(len, far.summary().splitlines())) <= 80
+
+
+def test_no_simulated_test_is_reported_against_a_ratio_where_f_is_exact():
+    """Unbalanced scenario effects of politeness: the likelihood ratio is simulated, F is not."""
+    fit = fitted("politeness", "frequency ~ attitude + gender + (1 | subject) + (1 | scenario)")
+
+    tests = fit.test_component("scenario", value=1.0, draws=2000)
+
+    assert tests.answer.mc_error == 0
+    assert "F by projections" in tests.summary().split("Report: ")[1]
+    assert tests.frame.set_index("test").loc["RLRT, exact", "mc_error"] > 0
+
+
+def test_a_simulated_exact_test_is_called_simulated():
+    """Sleepstudy with unequal numbers of rows: more eigenvalues than a rule integrates over."""
+    table = hl.load("sleepstudy").data.query("Days < 2 + index % 7")
+    fit = hl.fit(hl.lmm("Reaction ~ Days + (1 | Subject)"), table)
+
+    tests = fit.test_component("Subject", bootstrap=0, draws=500)
+
+    assert tests.answer.mc_error > 0
+    assert "(exact test, simulated, error" in " ".join(tests.summary().split())
+
+
+def test_a_ratio_that_no_test_is_for_says_so():
+    """With a residual structure there is no test of a ratio: the text says it, `answer` refuses."""
+    spec = hl.lmm("size ~ Time + (1 | tree)", residual=hl.ContinuousAR1(group="tree", time="Time"))
+    tests = hl.fit(spec, hl.load("sitka").data).test_component("tree", value=0.5)
+
+    assert "Report: none, no test applies." in tests.summary()
+    with pytest.raises(FitError, match="No test of"):
+        _ = tests.answer
+
+
 def test_residual_structures_leave_the_asymptotic_tests():
     """Sitka with continuous AR(1) residuals: the exact tests are said not to apply."""
     table = hl.load("sitka").data
