@@ -39,7 +39,9 @@ def check_residual_variation(design: LMMDesign) -> None:
             )
         return
     # beside random effects the search runs away, and what it finds there is told from this
-    if len(held.levels) and not design.factors and _reproduced(_within(design.X, held.codes), _within(response, held.codes), limit):
+    if not len(held.levels) or design.factors:
+        return
+    if _reproduced(_within(design.X, held.codes), _within(response, held.codes), limit):
         raise FitError(
             f"The residuals must vary within the levels of {held.group}; the response is reproduced exactly by X and a "
             f"constant for each, so that the likelihood has no upper bound. Use a random intercept, (1 | {held.group})."
