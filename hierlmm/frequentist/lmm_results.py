@@ -266,9 +266,10 @@ class LMMFit(LMMInference):
 
         Of the groups that the rows name or, with effects="fixed", over all groups; of means or, with
         target="observation", of one more observation; parameters="estimated" puts the estimation of the variance
-        parameters into the standard error, those on the boundary held there, as if known. Intervals are normal. A level that was not observed is refused and named; with
-        new_levels="population" it is a draw from the population: its effect is predicted as zero and its variance is
-        in the standard error, never an observed level's effect. See `lmm_prediction.predict`.
+        parameters into the standard error, those on the boundary held there, as if known. Intervals are normal. A
+        level that was not observed is refused and named; with new_levels="population" it is a draw from the
+        population: its effect is predicted as zero and its variance is in the standard error, never an observed
+        level's effect. See `lmm_prediction.predict`.
         """
         from hierlmm.frequentist.lmm_prediction import predict
 

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.errors import DesignError
+from hierlmm.frequentist.area_results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.moments.results import MomentsFit
 
@@ -60,14 +61,15 @@ def representable(target: ArrayLike | LMMFit | MomentsFit, Z: ArrayLike | None =
     Z       (k, q) columns of the random effects; None: those of the fit for that group, a random intercept where it has
             none there or the target is a matrix
 
-    Raises DesignError where V is no symmetric matrix of finite numbers with at least two rows, or Z does not fit it.
+    Raises DesignError for any other object, and where V is no symmetric matrix of finite numbers with at least two
+    rows, or Z does not fit it.
     """
     if isinstance(target, LMMFit | MomentsFit):
         target, own = _marginal(target)
         Z = own if Z is None else Z
     V = _checked(target)
     k = len(V)
-    columns = np.ones((k, 1)) if Z is None else np.asarray(Z, dtype=np.float64)
+    columns = np.ones((k, 1)) if Z is None else _floats(Z, "Z")
     if columns.ndim != 2 or len(columns) != k or np.linalg.matrix_rank(columns) < columns.shape[1]:
         raise DesignError(
             f"Z must have {k} rows, as V has, and linearly independent columns; found the shape {columns.shape}."
@@ -138,8 +140,23 @@ def _reason(has_form: bool, residual: bool, covariance: bool, rho: float, k: int
     return "the covariance matrix of the random effects would have a negative eigenvalue."
 
 
+def _floats(values: object, name: str) -> Array:
+    if isinstance(values, AreaFit):
+        raise DesignError(
+            "A covariance matrix of rows that share a group is what can be representable; found an area-level fit, "
+            "whose areas are one row each. Give a matrix, or a fit of hl.lmm."
+        )
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DesignError(
+            f"{name} must be a matrix of numbers{', or a fit of hl.lmm' * (name == 'V')}; found "
+            f"{type(values).__name__}. Give numbers."
+        ) from None
+
+
 def _checked(target: ArrayLike) -> Array:
-    V = np.asarray(target, dtype=np.float64)
+    V = _floats(target, "V")
     if V.ndim != 2 or V.shape[0] != V.shape[1] or len(V) < 2 or not np.isfinite(V).all():
         raise DesignError(
             f"V must be a square matrix of finite numbers with at least 2 rows; found the shape {V.shape}."

@@ -236,3 +236,16 @@ def test_matrices_that_are_none_are_refused(politeness):
     with pytest.raises(DesignError, match="2 grouping factors"):
         representable(hl.fit(hl.lmm("frequency ~ 1 + (1 | subject) + (1 | scenario)"), politeness))
     assert isinstance(representable(np.eye(2)).checks, pd.DataFrame)
+
+
+def test_what_is_no_covariance_matrix_of_a_group_is_refused():
+    """Area-level fits, text and other objects."""
+    case = hl.load("milk")
+    with pytest.raises(hl.DesignError, match="found an area-level fit"):
+        representable(hl.fit(case.spec, case.data))
+    with pytest.raises(hl.DesignError, match=r"or a fit of hl.lmm; found str"):
+        representable("a")
+    with pytest.raises(hl.DesignError, match="found object"):
+        representable(object())
+    with pytest.raises(hl.DesignError, match="Z must be a matrix of numbers; found list"):
+        representable(np.eye(2), [["a"], ["b"]])
