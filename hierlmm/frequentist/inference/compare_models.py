@@ -12,13 +12,9 @@ import pandas as pd
 
 from hierlmm.errors import ComparisonError
 from hierlmm.frequentist.boundary_test import ROUNDING
-from hierlmm.frequentist.inference.compare_models_checks import check_comparable, described
-from hierlmm.frequentist.inference.compare_models_nesting import (
-    Boundary,
-    fixed_nested,
-    random_nested,
-    residual_nested,
-)
+from hierlmm.frequentist.inference.compare_models_checks import check_comparable, labelled, weights_label
+from hierlmm.frequentist.inference.compare_models_nesting import fixed_nested, nesting, same_weights
+from hierlmm.frequentist.inference.compare_models_residuals import Boundary
 from hierlmm.frequentist.inference.fixed_distributions import chi2_tail
 from hierlmm.frequentist.inference.selection import aicc
 from hierlmm.spec.residual import Independent
@@ -35,8 +31,8 @@ WORSE = 1e-5
 class ModelComparison:
     """Models in order of their number of parameters, each tested against the one before it.
 
-    table   model, formula, residual, n_parameters, aic, aicc, bic (log n, lme4), bic_nlme (log(n - p) under REML),
-            loglik, minus2loglik, against, statistic, df, p, p_naive, reference
+    table   model, formula, residual, weights, n_parameters, aic, aicc, bic (log n, lme4), bic_nlme (log(n - p) under
+            REML), loglik, minus2loglik, against, statistic, df, p, p_naive, reference
     p       upper tail of `reference`; p_naive that of chi²(df), the same where no variance is on the boundary
     notes   sentences that a reader of the numbers should know
     """
@@ -49,7 +45,7 @@ class ModelComparison:
         likelihood = "restricted likelihood (REML)" if self.method == "reml" else "likelihood (ML)"
         lines, rows = [f"Comparison of models by {likelihood}", ""], self.table.to_dict("records")
         for row in rows:
-            model = described(row["model"], row["formula"], row["residual"])
+            model = f"{row['model']}: {labelled(row['formula'], row['residual'], row['weights'])}"
             lines += textwrap.wrap(model, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
         lines += ["", f"{'':<12}{'npar':>5}{'AIC':>11}{'BIC':>11}{'logLik':>12}{'statistic':>12}{'df':>4}{'p':>13}"]
         for row in rows:
@@ -105,6 +101,7 @@ def compare_models(*fits: LMMFit, names: Sequence[str] | None = None) -> ModelCo
 def _row(fit: LMMFit, label: str) -> dict[str, object]:
     return {
         "model": label, "formula": fit.spec.formula, "residual": type(fit.spec.residual).__name__,
+        "weights": weights_label(fit),
         "n_parameters": fit.n_parameters, "aic": fit.aic, "aicc": aicc(fit), "bic": fit.bic, "bic_nlme": fit.bic_nlme,
         "loglik": fit.loglik, "minus2loglik": fit.objective, "against": "", "statistic": np.nan, "df": np.nan,
         "p": np.nan, "p_naive": np.nan, "reference": "",
@@ -118,7 +115,7 @@ def _test(small: LMMFit, large: LMMFit, against: str) -> dict[str, object]:
         return {"against": against, "reference": "no test: as many parameters. Compare AIC or BIC."}
     boundary = nesting(small, large)
     if boundary is None:
-        return {"against": against, "reference": "no test: the models are not nested. Compare AIC or BIC."}
+        return {"against": against, "reference": f"no test: {_apart(small, large)}. Compare AIC or BIC."}
     difference = small.objective - large.objective
     statistic = 0.0 if abs(difference) < ROUNDING * max(1.0, abs(large.objective)) else difference
     if statistic < -WORSE:
@@ -126,7 +123,9 @@ def _test(small: LMMFit, large: LMMFit, against: str) -> dict[str, object]:
     statistic = max(statistic, 0.0)
     naive = chi2_tail(statistic, df)
     p, reference = _reference(statistic, df, boundary, naive)
-    if boundary.kind != "none" and small.singular:
+    if boundary.kind == "several":
+        reference += f"; {_simulated(large, boundary)}"
+    if small.singular and (boundary.kind != "none" or small.spec.residual != large.spec.residual):
         reference += "; the smaller model is singular itself, where this is an approximation"
     return {
         "against": against, "statistic": statistic, "df": float(df), "p": p, "p_naive": naive, "reference": reference,
@@ -144,22 +143,23 @@ def _reference(statistic: float, df: int, boundary: Boundary, naive: float) -> t
     return p, f"½ chi²({df - 1}) + ½ chi²({df}): a variance is on the boundary"
 
 
-def nesting(small: LMMFit, large: LMMFit) -> Boundary | None:
-    """What vanishes in the smaller model at a boundary; None where it is no special case of the larger one."""
+def _apart(small: LMMFit, large: LMMFit) -> str:
+    """Why there is no test: models known not to be nested, or not known to be."""
+    if not same_weights(small.design, large.design):
+        return "the models are not nested, for their weights or known variances differ"
     if not fixed_nested(small.design, large.design):
-        return None
-    weighted = small.design.scale is not None or large.design.scale is not None
-    if weighted and small.fingerprint.variances != large.fingerprint.variances:
-        return None
-    random, residual = random_nested(small.design, large.design), residual_nested(small, large)
-    if random is None or residual is None:
-        return None
-    kinds = {random.kind, residual.kind} - {"none"}
-    if not kinds:
-        return Boundary("none")
-    if kinds == {"one"} and "none" in (random.kind, residual.kind):
-        return random if random.kind == "one" else residual
-    return Boundary("several")
+        return "the models are not nested"
+    return "nesting of the two is not established"
+
+
+def _simulated(large: LMMFit, boundary: Boundary) -> str:
+    """Where the p of the mixture is, or of a simulation."""
+    if not boundary.tested or large.design.residual is not None:
+        return "hl.bootstrap_lrt(smaller, larger) simulates the right one"
+    groups = [group for group, _ in boundary.tested]
+    names = boundary.tested[0][1]
+    call = repr(groups if len(groups) > 1 else groups[0]) + ("" if names is None else f", {list(names)}")
+    return f"test_component({call}) of the larger one has the mixture's p"
 
 
 def _notes(fits: Sequence[LMMFit], labels: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hierlmm.errors import ComparisonError, listed
-from hierlmm.frequentist.inference.compare_models_nesting import fixed_nested, same_columns
+from hierlmm.frequentist.inference.compare_models_nesting import equal_or_one, fixed_nested, same_columns
 from hierlmm.spec.residual import Independent
 
 if TYPE_CHECKING:
@@ -68,10 +68,11 @@ def _check_rows(a: str, first: LMMFit, b: str, other: LMMFit) -> None:
             f"Models must have the same response; {a} and {b} have {names}{where}. Likelihoods of different responses, "
             f"or of one on different scales, do not compare.{_formulas((a, first), (b, other))}"
         )
-    if first.equations.n != other.equations.n:
+    if first.equations.n != other.equations.n or not same_frequency(first, other):
         raise ComparisonError(
-            f"Models must count the rows alike; {a} has n = {first.equations.n}, {b} n = {other.equations.n}. "
-            f"Use the same frequency weights.{_formulas((a, first), (b, other))}"
+            f"Models must count the rows alike; {a} has n = {first.equations.n}, {b} n = {other.equations.n}, "
+            "by frequency weights that differ. "
+            f"Use the same ones in all models.{_formulas((a, first), (b, other))}"
         )
 
 
@@ -94,11 +95,29 @@ def _check_fixed(a: str, small: LMMFit, b: str, large: LMMFit) -> None:
     )
 
 
+def same_frequency(first: LMMFit, other: LMMFit) -> bool:
+    """Whether each row stands for itself equally often, as far as rows that were kept tell."""
+    streamed = first.design.streamed is not None or other.design.streamed is not None
+    return streamed or equal_or_one(first.design.frequency, other.design.frequency)
+
+
 def _formulas(*models: tuple[str, LMMFit]) -> str:
     """What the names of a message stand for: a line for each model."""
-    return "".join(f"\n  {described(name, fit.spec.formula, type(fit.spec.residual).__name__)}" for name, fit in models)
+    return "".join(f"\n  {name}: {model_label(fit)}" for name, fit in models)
 
 
-def described(name: str, formula: str, residual: str) -> str:
-    """ "model 2: y ~ x, residual AR1"."""
-    return f"{name}: {formula}" + ("" if residual == Independent.__name__ else f", residual {residual}")
+def model_label(fit: LMMFit) -> str:
+    """ "y ~ x, residual AR1, precision weights w"."""
+    return labelled(fit.spec.formula, type(fit.spec.residual).__name__, weights_label(fit))
+
+
+def labelled(formula: str, residual: str, weights: str) -> str:
+    """A formula with what it does not say: residuals that are not independent, weights."""
+    structure = "" if residual == Independent.__name__ else f", residual {residual}"
+    return formula + structure + (f", {weights}" if weights else "")
+
+
+def weights_label(fit: LMMFit) -> str:
+    """ "precision weights w", "frequency weights w" or nothing."""
+    weights = fit.spec.weights
+    return "" if weights is None else f"{type(weights).__name__.lower()} weights {weights.column}"

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.design.streamchecks import require_rows
-from hierlmm.design.types import LMMDesign
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.boundary_test import ROUNDING
+from hierlmm.frequentist.inference.compare_models_checks import model_label
+from hierlmm.frequentist.inference.compare_models_nesting import fixed_nested, nesting, obstacles, same_columns
 from hierlmm.frequentist.lmm_refits import FAILED, LMMRefits
 
 if TYPE_CHECKING:
@@ -30,14 +31,13 @@ Array = NDArray[np.float64]
 
 # Replicates that share a child of the seed and are fitted together.
 BLOCK = 250
-# Length of a column of X outside the span of others, relative to its own, above which the means are not nested.
-OUTSIDE = 1e-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class BootstrapLRT:
     """Likelihood-ratio test of `null` against `alternative` with the null fit's own reference distribution.
 
+    method      "reml" or "ml": the statistic is a restricted likelihood ratio (RLRT) or a likelihood ratio (LRT)
     statistic   difference of the criteria; 0 where it is rounding
     reference   (draws,) statistics of responses simulated from the null fit; nan where a refit failed
     p           (1 + number of sound replicates that reach `statistic`) / (1 + number of sound replicates)
@@ -49,6 +49,7 @@ class BootstrapLRT:
 
     null: str
     alternative: str
+    method: str
     statistic: float
     reference: Array
     p: float
@@ -66,8 +67,8 @@ class BootstrapLRT:
         texts = [
             f"Null:        {self.null}",
             f"Alternative: {self.alternative}",
-            f"LRT {self.statistic:.4f}, parametric bootstrap p = {self.p:.4g} (Monte Carlo error {self.mc_error:.2g}; "
-            f"{used} draws, seed {self.seed})",
+            f"{'RLRT' if self.method == 'reml' else 'LRT'} {self.statistic:.4f}, parametric bootstrap "
+            f"p = {self.p:.4g} (Monte Carlo error {self.mc_error:.2g}; {used} draws, seed {self.seed})",
             f"chi²({self.df}) would give p = {self.p_chi2:.4g}",
         ]
         if self.failures:
@@ -87,8 +88,8 @@ def bootstrap_lrt(
     """Test `null` against `alternative`, of which it is a special case, by refitting both to simulated responses.
 
     draws  number of responses simulated from `null`; jobs  processes that share them
-    Raises DesignError where the two fits are not nested, use different rows or criteria, or are the same model, and
-    FitError where an optimum is missing or `draws` is not positive.
+    Raises DesignError where the two are no fits of linear mixed models, are not known to be nested, use different rows
+    or criteria, or are the same model, and FitError where an optimum is missing or `draws` is not positive.
     """
     _comparable(null, alternative)
     if draws < 1:
@@ -103,9 +104,9 @@ def bootstrap_lrt(
     df = alternative.n_parameters - null.n_parameters
     entropy = sequence.entropy
     return BootstrapLRT(
-        null=null.spec.formula, alternative=alternative.spec.formula, statistic=statistic, reference=reference, p=p,
-        mc_error=float(np.sqrt(p * (1 - p) / (1 + used))), df=df, p_chi2=_chi2_tail(statistic, df),
-        failures=draws - used, seed=entropy if isinstance(entropy, int) else -1,
+        null=model_label(null), alternative=model_label(alternative), method=null.method, statistic=statistic,
+        reference=reference, p=p, mc_error=float(np.sqrt(p * (1 - p) / (1 + used))), df=df,
+        p_chi2=_chi2_tail(statistic, df), failures=draws - used, seed=entropy if isinstance(entropy, int) else -1,
     )  # fmt: skip
 
 
@@ -146,6 +147,13 @@ def _clean(statistic: float, criterion: float) -> float:
 
 def _comparable(null: LMMFit, alternative: LMMFit) -> None:
     """Refuse what no likelihood ratio compares."""
+    from hierlmm.frequentist.lmm_results import LMMFit
+
+    if not (isinstance(null, LMMFit) and isinstance(alternative, LMMFit)):
+        raise DesignError(
+            "The bootstrap compares two fits of linear mixed models by hl.fit; found "
+            f"{type(null).__name__} and {type(alternative).__name__}. For area-level models compare their AIC."
+        )
     for fit in (null, alternative):
         require_rows(fit.design, "Bootstrap tests")
         if fit.at is None or not fit.certificate.certified:
@@ -160,44 +168,40 @@ def _comparable(null: LMMFit, alternative: LMMFit) -> None:
         )
     parts = [p for p in null.fingerprint.differences(alternative.fingerprint) if p in ("rows", "response", "variances")]
     if parts:
+        words = ["weights or known variances" if part == "variances" else part for part in parts]
         raise DesignError(
-            f"Nested fits use the same rows and response; these differ in {listed(parts)} ({null.equations.n} and "
-            f"{alternative.equations.n} rows). Fit both to the rows without missing values."
+            f"Nested fits use the same rows and response; these differ in {listed(words)} ({null.equations.n} and "
+            f"{alternative.equations.n} rows). Fit both to the rows without missing values, with the same weights."
         )
     _nested(null, alternative)
 
 
 def _nested(null: LMMFit, alternative: LMMFit) -> None:
-    small, large = null.design, alternative.design
-    extra = _outside(small, large)
-    if extra:
+    if nesting(null, alternative) is None:
         raise DesignError(
-            f"The null model must be a special case of the alternative; its {listed(extra)} is not in "
-            f"{alternative.spec.formula}. Exchange the two, or add the term to the alternative."
+            "The null model must be a special case of the alternative. Of the null, this is not known to be part of "
+            f"{model_label(alternative)}: {listed(obstacles(null, alternative))}. Exchange the two, or add what is "
+            "missing to the alternative."
         )
-    same_mean = len(small.fixed) == len(large.fixed)
-    if null.method == "reml" and not same_mean:
+    if null.method == "reml" and not same_columns(null.design, alternative.design):
+        raise DesignError(_other_means(null, alternative))
+    if alternative.n_parameters <= null.n_parameters:
         raise DesignError(
-            "Restricted likelihoods compare models with the same fixed effects; these differ "
-            f"({len(small.fixed)} and {len(large.fixed)} columns). Fit both with method='ml'."
-        )
-    if same_mean and null.n_parameters == alternative.n_parameters:
-        raise DesignError(
-            f"A model cannot be tested against itself; both fits have the {null.n_parameters} parameters of "
-            f"{null.spec.formula}. Leave a term out of the null model."
+            "A model cannot be tested against itself, or against one without further parameters; the null has "
+            f"{null.n_parameters} parameters, the alternative {alternative.n_parameters}, in {model_label(null)} and "
+            f"{model_label(alternative)}. Leave a term out of the null model."
         )
 
 
-def _outside(small: LMMDesign, large: LMMDesign) -> list[str]:
-    """Terms of `small` that `large` does not span."""
-    left = small.X - large.X @ np.linalg.lstsq(large.X, small.X, rcond=None)[0]
-    far = np.linalg.norm(left, axis=0) > OUTSIDE * np.linalg.norm(small.X, axis=0)
-    known = {f.name: f for f in large.factors}
-    for factor in small.factors:
-        if factor.name not in known:
-            return [f"random effects of {factor.name}"]
-        wide = known[factor.name].Z
-        outside = factor.Z - wide @ np.linalg.lstsq(wide, factor.Z, rcond=None)[0]
-        if np.linalg.norm(outside) > OUTSIDE * np.linalg.norm(factor.Z):
-            return [f"random coefficients of {factor.name}"]
-    return [small.fixed[i] for i in np.flatnonzero(far)]
+def _other_means(null: LMMFit, alternative: LMMFit) -> str:
+    """REML likelihoods are densities of contrasts that the columns of X define."""
+    if fixed_nested(alternative.design, null.design):
+        return (
+            "Restricted likelihoods compare only where the fixed effects are coded alike; these are the same in other "
+            f"units or codings: {listed(null.design.fixed)} and {listed(alternative.design.fixed)}. Code the columns "
+            "alike, or fit both with method='ml'."
+        )
+    return (
+        "Restricted likelihoods compare models with the same fixed effects; these differ "
+        f"({len(null.design.fixed)} and {len(alternative.design.fixed)} columns). Fit both with method='ml'."
+    )

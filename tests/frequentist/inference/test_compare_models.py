@@ -97,12 +97,12 @@ def test_parameters_of_residual_structures_are_stated():
 
 
 def test_structures_that_are_not_nested_share_the_table_without_a_test():
-    """Compound symmetry and AR(1) have as many parameters; CSH is no special case of antedependence."""
+    """Compound symmetry and AR(1) have as many parameters; CSH is not known to be a special case of antedependence."""
     same = hl.compare_models(*(fit("size ~ Time", residual=STRUCTURES[k]) for k in ("cs", "ar1")))
     apart = hl.compare_models(*(fit("size ~ Time", residual=STRUCTURES[k]) for k in ("csh", "ante1")))
 
     assert "as many parameters" in same.table["reference"][1]
-    assert "not nested" in apart.table["reference"][1]
+    assert "nesting of the two is not established" in apart.table["reference"][1]
     for found in (same, apart):
         assert np.isnan(found.table["p"][1])
         assert found.table[["aic", "bic"]].notna().all(axis=None)
@@ -145,8 +145,81 @@ def test_reference_distribution_follows_what_vanishes(small, large, reference):
 
     row = found.table.iloc[1]
     assert row["reference"].startswith(reference)
+    part = "test_component('Subject', ['Days', 'I(Days ** 2)']) of the larger one"
+    assert (part in row["reference"]) == ("I(Days" in large)
     naive = stats.chi2.sf(row["statistic"], row["df"])
     assert_allclose(row["p_naive"], naive, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("random", "residual"),
+    [("1", "toep"), ("1", "un"), ("1", "csh"), ("1 + occ", "un"), ("1 + occ", "toep"), ("1 + Time2", "un")],
+)
+def test_random_coefficients_are_nested_in_structures_that_hold_them(random, residual):
+    """A random intercept is compound symmetry; what the occasion fixes is part of any covariance by occasion."""
+    data = SITKA.assign(Time2=SITKA["Time"] + SITKA["tree"].astype(int) % 2)
+    small = fit(f"size ~ Time + ({random} | tree)", data)
+    large = fit("size ~ Time", data, residual=STRUCTURES[residual])
+
+    row = hl.compare_models(small, large).table.iloc[1]
+
+    if (random, residual) in (("1 + occ", "toep"), ("1 + Time2", "un")):
+        assert row["reference"].startswith("no test: nesting of the two is not established.")
+        return
+    df = large.n_parameters - small.n_parameters
+    assert row["reference"] == f"chi²({df})"
+    assert_allclose(row["p"], stats.chi2.sf(small.objective - large.objective, df), rtol=1e-8)
+
+
+def test_correlations_by_time_are_nested_where_the_occasion_fixes_the_time():
+    """ContinuousAR1 within Unstructured of the same trees: with the times of Sitka, not with times of each tree."""
+    late = SITKA.assign(Time=SITKA["Time"] + SITKA["tree"].astype(int) % 2)
+    found = [
+        hl.compare_models(
+            fit("size ~ occ", data, residual=hl.ContinuousAR1("tree", "Time")),
+            fit("size ~ occ", data, residual=STRUCTURES["un"]),
+        ).table["reference"][1]
+        for data in (SITKA, late)
+    ]
+
+    assert found[0] == "chi²(13)"
+    assert found[1].startswith("no test: nesting of the two is not established.")
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "call"),
+    [
+        ("", " + (1 | subject) + (1 | scenario)", "test_component(['subject', 'scenario'])"),
+        ("", " + (attitude | subject)", "test_component('subject')"),
+        (" + (1 | subject)", " + (attitude | subject) + (1 | scenario)", "bootstrap_lrt"),
+    ],
+)
+def test_several_variances_name_the_way_to_their_p(small, large, call):
+    """The test of the larger fit that has the same null model, where there is one; else the simulation."""
+    data = hl.load("politeness").data
+    reference = hl.compare_models(*(fit("frequency ~ 1" + x, data) for x in (small, large))).table["reference"][1]
+
+    assert "too large a p" in reference
+    assert call in reference
+
+
+def test_weights_are_part_of_what_a_model_is():
+    """Weighted beside unweighted: no test, and labels that tell the two apart; weights of 1 are none."""
+    data = SITKA.assign(w=1.0 + SITKA.index % 3, one=1.0, f=1, g=1 + SITKA.index % 2, h=2 - SITKA.index % 2)
+    data = data.iloc[:-1]
+    plain = fit("size ~ Time + (1 | tree)", data)
+    weighted, ones = (fit("size ~ Time + (Time | tree)", data, weights=hl.Precision(w)) for w in ("w", "one"))
+    counted = [fit("size ~ Time + (1 | tree)", data, weights=hl.Frequency(w)) for w in "gh"]
+
+    text = str(hl.compare_models(plain, weighted))
+    assert (
+        "model 1: size ~ 1 + Time + (1 | tree)\nmodel 2: size ~ 1 + Time + (1 + Time | tree), precision weights w\n"
+        in text
+    )
+    assert "not nested, for their weights or known variances differ" in " ".join(text.split())
+    assert hl.compare_models(plain, ones).table["reference"][1].startswith("½ chi²(1)")
+    with pytest.raises(ComparisonError, match=r"count the rows alike(.|\n)*frequency weights h$"):
+        hl.compare_models(*counted)
 
 
 def test_reml_fits_of_other_means_are_refused():

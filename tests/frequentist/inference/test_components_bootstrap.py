@@ -99,3 +99,58 @@ def test_what_is_not_nested_is_refused():
             hl.bootstrap_lrt(*pair, 10, seed=1)
     with pytest.raises(FitError, match="draws=1000"):
         hl.bootstrap_lrt(null, alternative, 0, seed=1)
+
+
+def test_nesting_counts_structures_offsets_and_weights():
+    """Residual structures, correlated coefficients as null of independent ones, an offset or weights of one alone."""
+    data = hl.load("sitka").data
+    data = data.assign(occ=data.groupby("tree")["Time"].rank().astype(int), w=1.0 + data.index % 3)
+
+    def fit(formula, **options):
+        return hl.fit(hl.lmm(formula, **options), data, method="ml")
+
+    slopes = fit("size ~ Time + (Time | tree)")
+    for null, alternative, match in (
+        (fit("size ~ Time", residual=hl.AR1("tree", "occ")), slopes, "residual structure AR1"),
+        (slopes, fit("size ~ Time + (Time || tree)"), "random coefficients of tree"),
+        (fit("size ~ Time + offset(occ ** 2) + (1 | tree)"), slopes, "offset"),
+        (fit("size ~ Time + (1 | tree)", weights=hl.Precision("w")), slopes, r"weights or known variances \("),
+        (fit("size ~ Time + occ"), slopes, r"Time \| tree\): occ\. Exchange"),
+    ):
+        with pytest.raises(DesignError, match=match):
+            hl.bootstrap_lrt(null, alternative, 10, seed=1)
+
+
+def test_other_codings_are_refused_under_reml_alone():
+    """X in other units shifts the restricted criterion by log |X'X|, which is no evidence."""
+    formulas = ("size ~ Time + (1 | tree)", "size ~ I(Time / 100) + (Time | tree)")
+    with pytest.raises(DesignError, match="coded alike"):
+        hl.bootstrap_lrt(*fits("sitka", *formulas, method="reml"), 10, seed=1)
+
+    assert hl.bootstrap_lrt(*fits("sitka", *formulas), 10, seed=1).statistic > 0
+
+
+def test_the_models_and_the_criterion_are_named():
+    """Residual structure and weights stand beside the formulas; a restricted likelihood ratio is an RLRT."""
+    data = hl.load("sitka").data
+    data = data.assign(occ=data.groupby("tree")["Time"].rank().astype(int), w=1.0 + data.index % 3)
+    specs = [
+        hl.lmm("size ~ Time + (1 | tree)", weights=hl.Precision("w")),
+        hl.lmm("size ~ Time + (1 | tree)", hl.Stratified("occ"), weights=hl.Precision("w")),
+    ]
+    found = hl.bootstrap_lrt(*(hl.fit(spec, data) for spec in specs), 4, seed=1)
+
+    text = " ".join(str(found).split())
+    assert "Null: size ~ 1 + Time + (1 | tree), precision weights w Alternative" in text
+    assert "Alternative: size ~ 1 + Time + (1 | tree), residual Stratified, precision weights w RLRT " in text
+
+
+def test_area_fits_are_refused():
+    """Both models must be linear mixed models."""
+    null, alternative = fits("sitka", "size ~ Time", "size ~ Time + (1 | tree)")
+    milk = hl.load("milk")
+    area = hl.fit(next(iter(milk.specs.values())), milk.data)
+
+    for pair in ((area, alternative), (null, area)):
+        with pytest.raises(DesignError, match=r"two fits of linear mixed models.*AreaFit"):
+            hl.bootstrap_lrt(*pair, 10, seed=1)
