@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.likelihood.lmm import Cells, CrossProducts, Solved
 from hierlmm.likelihood.sparse_coupling import Coupling
 from hierlmm.likelihood.sparse_dense import DensePlaces
 from hierlmm.likelihood.sparse_levels import LevelSystem, Moments, NestedPlaces
@@ -23,8 +24,6 @@ from hierlmm.likelihood.triangular import solve_lower
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
-
-    from hierlmm.likelihood.lmm import Solved
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -35,37 +34,6 @@ Method = Literal["ml", "reml"]
 NESTED = 200
 # Share of products of the trailing factors that are not zero below which they are kept without the zeros.
 FEW = 0.1
-
-
-class Cells(Protocol):
-    """The pairs of a leading level and a trailing random-effects column that occur, by level and column.
-
-    level, column (c,); values (c, q) the products of the level's coefficients with the column.
-    """
-
-    @property
-    def level(self) -> Codes: ...
-    @property
-    def column(self) -> Codes: ...
-    @property
-    def values(self) -> Array: ...
-
-
-class CrossProducts(Protocol):
-    """Cross-products as in `lmm.CrossProducts`, with `lead_rest` (G, q, p + 1) products with [X, y] only."""
-
-    @property
-    def p(self) -> int: ...
-    @property
-    def lead(self) -> Array: ...
-    @property
-    def lead_rest(self) -> Array: ...
-    @property
-    def rest(self) -> Array: ...
-    @property
-    def sizes(self) -> Sizes: ...
-    @property
-    def cells(self) -> Cells | None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.likelihood.blup import Covariances, Means
-from hierlmm.likelihood.lmm import Solved
-from hierlmm.likelihood.sparse import CrossProducts, SparseEliminated, split
+from hierlmm.likelihood.lmm import CrossProducts, Solved
+from hierlmm.likelihood.sparse import SparseEliminated, split
 from hierlmm.likelihood.sparse_dense import DenseSystem
 from hierlmm.likelihood.sparse_levels import LevelSystem
 from hierlmm.likelihood.triangular import solve_lower
@@ -24,17 +24,6 @@ Codes = NDArray[np.intp]
 
 # Predicted rows times trailing effects that are worked on at once: 32 MB where they are solved for.
 AT_ONCE = 4_000_000
-
-
-class MappedProducts(CrossProducts, Protocol):
-    """Sparse cross-products with the maps back to the data scale."""
-
-    @property
-    def Z_map(self) -> tuple[Array, ...]: ...
-    @property
-    def X_map(self) -> Array: ...
-    @property
-    def X_shift(self) -> Array: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,13 +50,13 @@ def joint(state: SparseEliminated, solved: Solved, sigma2: float) -> SparseJoint
     return SparseJoint(state.system, solved.beta, DZU[:, p] - DX @ solved.beta, DX, solved.L_x, float(sigma2))
 
 
-def means(cp: MappedProducts, at: SparseJoint) -> Means:
+def means(cp: CrossProducts, at: SparseJoint) -> Means:
     """Generalised least squares beta and the BLUPs, on the data scale."""
     b = tuple(part @ B.T for part, B in zip(split(cp.sizes, at.b), cp.Z_map, strict=True))
     return Means(at.beta @ cp.X_map.T + cp.X_shift, b)
 
 
-def covariances(cp: MappedProducts, at: SparseJoint) -> Covariances:
+def covariances(cp: CrossProducts, at: SparseJoint) -> Covariances:
     """Prediction error (co)variances of every level, and of beta, on the data scale."""
     root = cp.X_map @ solve_lower(at.L_x, np.eye(cp.p)).T
     error, conditional, with_beta = [], [], []
@@ -80,7 +69,7 @@ def covariances(cp: MappedProducts, at: SparseJoint) -> Covariances:
     return Covariances(at.sigma2 * (root @ root.T), tuple(error), tuple(conditional), tuple(with_beta))
 
 
-def sum_variance(cp: MappedProducts, at: SparseJoint, X: Array, Z: Sequence[Array], codes: Sequence[Codes]) -> Array:
+def sum_variance(cp: CrossProducts, at: SparseJoint, X: Array, Z: Sequence[Array], codes: Sequence[Codes]) -> Array:
     """(k,) variance of the error of x'beta + sum of z'b at k rows, over all factors jointly.
 
     X (k, p); per factor in elimination order Z (k, q) and codes (k,). A code of -1 (a level that was not

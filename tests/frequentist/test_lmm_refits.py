@@ -55,7 +55,7 @@ def test_balanced_one_way_responses_have_their_closed_form(method):
     np.testing.assert_allclose(refits.blups()[0][:, :, 0], shrunk, atol=1e-6)
 
 
-def check(spec, table, Y, method="reml"):
+def assert_agrees(spec, table, Y, method="reml"):
     """Every replicate is the fit of a table with that response."""
     refits = hl.fit(spec, table.assign(**{spec.response: Y[:, 0]}), method=method).refits(Y)
     blups = refits.blups()
@@ -91,7 +91,7 @@ def test_every_refit_is_the_single_fit_also_on_the_boundary(method):
     """Slopes without variance: more than a third of the replicates are singular, most with a correlation of 1 or -1."""
     table, Y = slopes(40, slope_sd=0.0)
 
-    refits = check(hl.lmm("Reaction ~ Days + (Days | Subject)"), table, Y, method)
+    refits = assert_agrees(hl.lmm("Reaction ~ Days + (Days | Subject)"), table, Y, method)
 
     assert 13 < refits.singular.sum() < 40
     assert set(refits.outcomes) >= {LMMOutcome.INTERIOR, LMMOutcome.SINGULAR}
@@ -119,7 +119,7 @@ def test_every_structure_of_random_effects(formula):
     table["half"] = (pd.factorize(table["Subject"])[0] % 4).astype(str)
     keep = np.random.default_rng(3).permutation(len(table))[:150]
 
-    check(hl.lmm(formula), table.iloc[keep].reset_index(drop=True), Y[keep])
+    assert_agrees(hl.lmm(formula), table.iloc[keep].reset_index(drop=True), Y[keep])
 
 
 @pytest.mark.parametrize("weights", [hl.Frequency("w"), hl.Precision("v")])
@@ -129,7 +129,7 @@ def test_weights_enter(weights):
     rng = np.random.default_rng(4)
     table = table.assign(w=rng.integers(1, 4, len(table)), v=rng.uniform(0.3, 3.0, len(table)))
 
-    check(hl.lmm("Reaction ~ Days + (Days | Subject)", weights=weights), table, Y)
+    assert_agrees(hl.lmm("Reaction ~ Days + (Days | Subject)", weights=weights), table, Y)
 
 
 def test_known_residual_variances_enter():
@@ -137,7 +137,7 @@ def test_known_residual_variances_enter():
     table, Y = slopes(5, slope_sd=4.0)
     table = table.assign(v=np.random.default_rng(4).uniform(300.0, 900.0, len(table)))
 
-    refits = check(hl.lmm("Reaction ~ Days + (1 | Subject)", residual=hl.KnownVariances("v")), table, Y)
+    refits = assert_agrees(hl.lmm("Reaction ~ Days + (1 | Subject)", residual=hl.KnownVariances("v")), table, Y)
 
     assert (refits.sigma2 == 1).all()
     assert "Residual" not in set(refits.frame["group"])

@@ -109,7 +109,7 @@ def _solved(w: Witness) -> tuple[sparse.SparseEliminated, sparse.SparseProjected
     return state, sparse.project(w.cp, w.factors, state, solved), sparse_blup.joint(state, solved, SIGMA2)
 
 
-def _close(found: Array, expected: Array, tolerance: float = EXACT) -> None:
+def assert_near(found: Array, expected: Array, tolerance: float = EXACT) -> None:
     size = float(np.abs(expected).max(initial=0.0))
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(size, 1e-12))
 
@@ -126,18 +126,18 @@ def test_criterion_and_derivatives(kind: str, widths: tuple[int, ...], singular:
     assert solved.rss == pytest.approx(w.d.y @ w.P @ w.d.y, rel=1e-9)
     given = state.log_det + n * (LOG_2PI + np.log(SIGMA2)) + float(solved.rss) / SIGMA2
     assert given == pytest.approx(w.dense.ml(), rel=EXACT)
-    _close(np.concatenate([u.ravel() for u in projected.u]), w.ZB.T @ w.P @ w.d.y, 1e-9)
+    assert_near(np.concatenate([u.ravel() for u in projected.u]), w.ZB.T @ w.P @ w.d.y, 1e-9)
     start = 0
     for method, inner in (("reml", w.P), ("ml", SIGMA2 * np.linalg.inv(w.dense.V))):
         M, start = w.ZB.T @ inner @ w.ZB, 0
         for f, (G, q) in enumerate(w.cp.sizes):
             blocks = [M[i : i + q, i : i + q] for i in range(start, start + G * q, q)]
             start += G * q
-            _close(projected.gram(f, method), np.sum(blocks, axis=0))  # type: ignore[arg-type]
+            assert_near(projected.gram(f, method), np.sum(blocks, axis=0))  # type: ignore[arg-type]
     rng = np.random.default_rng(3)
     D = [rng.normal(size=(G * q, 4)) for G, q in w.cp.sizes]
     whole = w.ZB @ np.concatenate(D)
-    _close(projected.inner(D), whole.T @ w.P @ whole)
+    assert_near(projected.inner(D), whole.T @ w.P @ whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,12 +149,12 @@ def test_predictions_and_their_errors(kind: str, widths: tuple[int, ...], singul
     dense, p = w.dense, w.cp.p
     means, spread = sparse_blup.means(w.cp, at), sparse_blup.covariances(w.cp, at)
     GZ = dense.G @ dense.Z.T
-    _close(means.beta, dense.beta, 1e-9)
-    _close(np.concatenate([b.ravel() for b in means.b]), GZ @ np.linalg.solve(dense.V, dense.residual), 1e-9)
+    assert_near(means.beta, dense.beta, 1e-9)
+    assert_near(np.concatenate([b.ravel() for b in means.b]), GZ @ np.linalg.solve(dense.V, dense.residual), 1e-9)
     across = -dense.vcov @ dense.X.T @ np.linalg.solve(dense.V, GZ.T)
     given = dense.G - GZ @ np.linalg.solve(dense.V, GZ.T)
     error = given + across.T @ np.linalg.solve(dense.vcov, across)
-    _close(spread.beta, dense.vcov, 1e-9)
+    assert_near(spread.beta, dense.vcov, 1e-9)
     start, size = 0, float(np.abs(dense.G).max())
     for f, (G, q) in enumerate(w.cp.sizes):
         places = np.arange(start, start + G * q).reshape(G, q)
@@ -162,7 +162,7 @@ def test_predictions_and_their_errors(kind: str, widths: tuple[int, ...], singul
         own = places[:, :, None], places[:, None, :]
         np.testing.assert_allclose(spread.conditional[f], given[own], rtol=0, atol=EXACT * size)
         np.testing.assert_allclose(spread.error[f], error[own], rtol=0, atol=EXACT * size)
-        _close(spread.with_beta[f], np.moveaxis(across[:, places], 0, 1), 1e-8)
+        assert_near(spread.with_beta[f], np.moveaxis(across[:, places], 0, 1), 1e-8)
     joint = np.block([[dense.vcov, across], [across.T, error]])
     codes = [w.d.factors[f].codes.copy() for f in w.cp.order]
     np.random.default_rng(8).shuffle(codes[0])
@@ -175,7 +175,7 @@ def test_predictions_and_their_errors(kind: str, widths: tuple[int, ...], singul
         for a in range(q):
             rows[c >= 0, start + c[c >= 0] * q + a] = z[c >= 0, a]
         start += G * q
-    _close(sparse_blup.sum_variance(w.cp, at, w.d.X, Z, codes), ((rows @ joint) * rows).sum(axis=1), 1e-9)
+    assert_near(sparse_blup.sum_variance(w.cp, at, w.d.X, Z, codes), ((rows @ joint) * rows).sum(axis=1), 1e-9)
 
 
 def _reml(cp: CrossProducts, factors: list[Array]) -> float:
@@ -217,8 +217,10 @@ def test_many_pairs_are_formed_in_runs(kind: str, monkeypatch: pytest.MonkeyPatc
     again = Witness.of(kind, (2, 2, 1), "")
     _, formed, other = _solved(again)
     for f in range(3):
-        _close(formed.gram(f, "reml"), kept.gram(f, "reml"), 1e-13)
-        _close(sparse_blup.covariances(again.cp, other).error[f], sparse_blup.covariances(w.cp, at).error[f], 1e-13)
+        assert_near(formed.gram(f, "reml"), kept.gram(f, "reml"), 1e-13)
+        assert_near(
+            sparse_blup.covariances(again.cp, other).error[f], sparse_blup.covariances(w.cp, at).error[f], 1e-13
+        )
 
 
 def test_nested_factors_stay_block_diagonal() -> None:
