@@ -21,7 +21,7 @@ from hierlmm.errors import (
     PriorError,
     SpecError,
 )
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.bootstrap.results import Bootstrap
 from hierlmm.frequentist.diagnostics.type1 import TypeOneError, simulate_type1
 from hierlmm.frequentist.inference.compare_models import compare_models

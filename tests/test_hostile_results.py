@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 
 import hierlmm as hl
 from hierlmm.compare import Agreement
-from hierlmm.frequentist.area_results import AreaOutcome
+from hierlmm.frequentist.area.results import AreaOutcome
 from hierlmm.frequentist.lmm_mse import error_terms
 from hierlmm.frequentist.lmm_results import LMMOutcome
 from hierlmm.frequentist.lmm_variances import parameter_covariance

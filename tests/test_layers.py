@@ -15,19 +15,21 @@ PACKAGE = Path(__file__).resolve().parents[1] / "hierlmm"
 # place -> (places of ours it may import, third parties it may import, third parties only inside functions);
 # "" is the package itself, for its version.
 FITS = {"errors", "spec", "design", "likelihood"}
-RESULTS = {"frequentist", "bayes", "compare"}
+RESULTS = {"frequentist", "bayes", "compare", "survey", "publication"}
 TABLE: dict[str, tuple[set[str], set[str], set[str]]] = {
     "errors": (set(), set(), set()),
     "spec": ({"errors"}, set(), {"formulaic", "tomli_w"}),
     "design": ({"errors", "spec"}, {"numpy", "pandas", "narwhals"}, {"formulaic", "pyarrow"}),
     "likelihood": (set(), {"numpy", "scipy"}, {"numba"}),
-    "frequentist": (FITS, {"numpy", "scipy", "pandas"}, {"joblib", "rich"}),
+    "survey": ({"errors", "spec", "design"}, {"numpy", "scipy", "pandas"}, set()),
+    "frequentist": (FITS | {"survey"}, {"numpy", "scipy", "pandas"}, {"joblib", "rich"}),
     "bayes": (
         FITS,
         {"numpy", "scipy", "pandas"},
         {"xarray", "joblib", "rich", "pymc", "pytensor", "nutpie", "arviz", "arviz_base", "arviz_stats"},
     ),
     "compare": (FITS | {"frequentist", "bayes"}, {"numpy", "scipy", "pandas"}, {"joblib", "rich"}),
+    "publication": (FITS | {"frequentist", "bayes"}, {"numpy", "scipy", "pandas"}, {"joblib", "rich"}),
     "report": (RESULTS | {"errors"}, {"numpy", "pandas", "matplotlib", "jinja2", "openpyxl"}, set()),
     "catalogue": ({"errors", "spec"}, {"pandas"}, set()),
     "saving": (FITS | RESULTS | {""}, {"numpy", "pandas", "scipy"}, {"h5py", "xarray"}),

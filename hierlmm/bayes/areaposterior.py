@@ -19,7 +19,7 @@ from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.results import TAILS, Draws, Estimates
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import FitError
-from hierlmm.likelihood.area_moments import Moments
+from hierlmm.likelihood.area.moments import Moments
 
 Array = NDArray[np.float64]
 

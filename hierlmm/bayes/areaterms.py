@@ -15,7 +15,7 @@ from hierlmm.bayes import mixture
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.results import TAILS, Estimates
 from hierlmm.design.types import AreaDesign
-from hierlmm.likelihood.area_moments import Moments, moments
+from hierlmm.likelihood.area.moments import Moments, moments
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from hierlmm.cli.progress import step
 from hierlmm.cli.subject import Choices, Subject, subject
 
 if TYPE_CHECKING:
-    from hierlmm.frequentist.area_results import AreaFit
+    from hierlmm.frequentist.area.results import AreaFit
     from hierlmm.frequentist.lmm_results import LMMFit
 
 Command = TypeVar("Command", bound=Callable[..., Any])

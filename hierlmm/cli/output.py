@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.compare.results import Comparison
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 
 COMPARISON_TABLES = ("table", "attribution", "mse", "boundary", "sensitivity")

@@ -8,7 +8,7 @@ import pandas as pd
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.errors import ComparisonError, listed
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 
 LABELS = ["part", "group", "level", "term", "term2", "quantity"]

@@ -24,7 +24,7 @@ from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.bayes.priors import Priors, ResolvedPriors
 from hierlmm.compare.exact import ExactPosteriors
 from hierlmm.errors import FitError, PriorError
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.methods import fit_design
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.lmmresults import LMMPosterior
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.boundary_test import BoundaryTest, area_boundary_test, boundary_test
 from hierlmm.frequentist.lmm_frames import correlation
 from hierlmm.frequentist.lmm_results import LMMFit

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.lmmresults import LMMPosterior
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_mse import error_terms
 from hierlmm.frequentist.lmm_results import LMMFit
 

@@ -15,7 +15,7 @@ from hierlmm.compare.exact import ExactPosteriors
 from hierlmm.compare.results import Agreement, Comparison
 from hierlmm.compare.sensitivity import sensitivity
 from hierlmm.errors import ComparisonError, listed
-from hierlmm.frequentist.area_results import AreaFit, AreaOutcome
+from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
 
 # Difference between a posterior mean and an EBLUP, in posterior sds, up to which the two are called close.

@@ -11,7 +11,7 @@ import pandas as pd
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.design.types import Fingerprint
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.spec.model import ModelSpec
 

@@ -15,7 +15,7 @@ from hierlmm.bayes.resolve import column_spread
 from hierlmm.compare.exact import ExactPosteriors
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import FitError, PriorError
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 
 COLUMNS = ["prior", "part", "label", "estimate", "se", "reason"]

@@ -12,7 +12,7 @@ import pandas as pd
 from hierlmm.compare.attribute import STEPS
 from hierlmm.compare.results import Comparison
 from hierlmm.design.notes import left_out
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 
 WIDTH = 80
 # Rows of the list of largest differences, and of fixed effects and variance components before the rest is counted.

@@ -13,10 +13,10 @@ import numpy as np
 
 from hierlmm.design.types import GroupingFactor, LMMDesign
 from hierlmm.errors import DesignError, listed
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
-from hierlmm.likelihood.area import ml_criterion as area_ml
-from hierlmm.likelihood.area import reml_criterion as area_reml
+from hierlmm.likelihood.area.criterion import ml_criterion as area_ml
+from hierlmm.likelihood.area.criterion import reml_criterion as area_reml
 
 # A statistic this small beside the criteria it is the difference of is rounding: the fits are equal.
 ROUNDING = 1e-10

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hierlmm.design import NewLevels, population_rows, rows_to_predict
 from hierlmm.design.types import NewRows
 from hierlmm.errors import FitError
-from hierlmm.frequentist.area_tables import quantile
+from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.lmm_frames import covariance_roots
 from hierlmm.frequentist.lmm_joint import sum_variance
 from hierlmm.frequentist.lmm_noise import observation_variances

@@ -8,8 +8,9 @@ from hierlmm.design import build
 from hierlmm.design.stream import build_streamed, is_stream
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import SpecError
-from hierlmm.frequentist import area, lmm
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist import lmm
+from hierlmm.frequentist.area import fitting as area
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.moments import fitting
 from hierlmm.frequentist.moments.results import MomentsFit

@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.frequentist.lmm_variances import is_plain
-from hierlmm.likelihood.area import ml_criterion as area_ml
-from hierlmm.likelihood.area import reml_criterion as area_reml
+from hierlmm.likelihood.area.criterion import ml_criterion as area_ml
+from hierlmm.likelihood.area.criterion import reml_criterion as area_reml
 from hierlmm.likelihood.lmm import LOG_2PI, CrossProducts, eliminate, solve_fixed
 from hierlmm.likelihood.lmm_derivatives import Method, project, slopes
 from hierlmm.likelihood.triangular import cholesky_lower
 from hierlmm.likelihood.trust_region import minimise
 
 if TYPE_CHECKING:
-    from hierlmm.frequentist.area_results import AreaFit
+    from hierlmm.frequentist.area.results import AreaFit
     from hierlmm.frequentist.lmm_results import LMMFit
 
 Array = NDArray[np.float64]

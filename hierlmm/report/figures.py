@@ -15,7 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from hierlmm.compare.results import Comparison
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.profile import ProfileCurve
 from hierlmm.report.appearance import SETTINGS
 from hierlmm.report.predicted import LIMIT, left_out, panel, panels

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hierlmm.compare.results import Comparison
 from hierlmm.errors import FileError
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.report import tables, words
 from hierlmm.report.figures import PANELS, PLACES, pictures
 from hierlmm.report.numbers import number, probability

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.compare.results import Comparison
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 
 if TYPE_CHECKING:
     from hierlmm.bayes.arearesults import AreaPosterior

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.diagnostics.envelope import place_of
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.report.appearance import FIT, GUIDE, TEXT, plain

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.compare.results import Comparison
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.report.appearance import STEP_NAMES, STEPS
 from hierlmm.report.numbers import column, decimals, number
 from hierlmm.report.predicted import largest, predicted

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.errors import FitError
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.report.numbers import column, decimals, number, probability
 from hierlmm.report.tables_lmm_html import html_table

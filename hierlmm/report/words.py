@@ -6,7 +6,7 @@ import platform
 from importlib import metadata
 
 from hierlmm.compare.results import Comparison
-from hierlmm.frequentist.area_results import AreaFit, AreaOutcome
+from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
 from hierlmm.report.numbers import number
 

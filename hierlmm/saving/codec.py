@@ -17,7 +17,7 @@ import pandas as pd
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import FileError
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.saving import labels, registry
 from hierlmm.saving.archive import Source, Store

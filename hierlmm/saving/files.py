@@ -14,7 +14,7 @@ from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.compare.results import Comparison
 from hierlmm.errors import FileError
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.moments.results import MomentsFit
 from hierlmm.saving.archive import MANIFEST, Source, Store, replacing

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from hierlmm.errors import FileError
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm import restore
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.methods import LMM_METHODS
-from hierlmm.likelihood.area import ml_criterion, reml_criterion
+from hierlmm.likelihood.area.criterion import ml_criterion, reml_criterion
 from hierlmm.likelihood.parameters import Parameters
 
 # Working values of a fit, which are recomputed from the design at the saved theta.

@@ -17,11 +17,12 @@ from hierlmm.bayes import lattice
 from hierlmm.bayes.results import Posterior
 from hierlmm.compare.results import Comparison
 from hierlmm.errors import FileError
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.moments import quadratic
 from hierlmm.frequentist.moments.results import MomentsFit
-from hierlmm.likelihood import area_variance, optimum, trust_region
+from hierlmm.likelihood import optimum, trust_region
+from hierlmm.likelihood.area import variance as area_variance
 
 # Raised whenever an older hierlmm would misread a file; files of every format up to this one are read.
 FORMAT = 1

@@ -9,7 +9,7 @@ from typing import Any
 
 # Name in files -> module of the class of that name. A class that is renamed or moved keeps its name here.
 VALUES: Mapping[str, str] = {
-    "AreaFit": "hierlmm.frequentist.area_results",
+    "AreaFit": "hierlmm.frequentist.area.results",
     "AreaPosterior": "hierlmm.bayes.arearesults",
     "AreaTerms": "hierlmm.bayes.areaterms",
     "Certificate": "hierlmm.likelihood.optimum",
@@ -26,12 +26,12 @@ VALUES: Mapping[str, str] = {
     "Propriety": "hierlmm.bayes.propriety",
     "SquaresTable": "hierlmm.frequentist.moments.henderson",
     "VarianceComponent": "hierlmm.frequentist.moments.components",
-    "VarianceEstimate": "hierlmm.likelihood.area_variance",
+    "VarianceEstimate": "hierlmm.likelihood.area.variance",
     "Variances": "hierlmm.bayes.density",
 }
 ENUMS: Mapping[str, str] = {
     "Agreement": "hierlmm.compare.results",
-    "AreaOutcome": "hierlmm.frequentist.area_results",
+    "AreaOutcome": "hierlmm.frequentist.area.results",
     "LMMOutcome": "hierlmm.frequentist.lmm_results",
     "MomentsOutcome": "hierlmm.frequentist.moments.results",
 }

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, norm
 
 from hierlmm.design.types import AreaDesign, Dropped, Fingerprint, GroupingFactor, LMMDesign
-from hierlmm.frequentist.area import fit_area_ml, fit_area_reml
+from hierlmm.frequentist.area.fitting import fit_area_ml, fit_area_reml
 from hierlmm.frequentist.lmm import fit_ml, fit_reml
 from hierlmm.frequentist.profile import REACH, REACH_LEVEL, ProfileCurve
 from hierlmm.spec.model import ModelSpec

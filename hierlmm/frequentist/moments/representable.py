@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.errors import DesignError
-from hierlmm.frequentist.area_results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.moments.results import MomentsFit
 

@@ -11,13 +11,13 @@ from numpy.testing import assert_allclose
 
 from hierlmm.design.types import AreaDesign, Dropped, Fingerprint, NewRows
 from hierlmm.errors import DesignError, FitError
-from hierlmm.frequentist.area import fit_area_ml, fit_area_reml
-from hierlmm.frequentist.area_prediction import predict_rows
-from hierlmm.frequentist.area_results import AreaOutcome
-from hierlmm.likelihood.area_moments import moments
+from hierlmm.frequentist.area.fitting import fit_area_ml, fit_area_reml
+from hierlmm.frequentist.area.prediction import predict_rows
+from hierlmm.frequentist.area.results import AreaOutcome
+from hierlmm.likelihood.area.moments import moments
 from hierlmm.spec.build import fay_herriot
 
-CASES = json.loads((Path(__file__).parents[1] / "data" / "fay_herriot_exact.json").read_text())["cases"]
+CASES = json.loads((Path(__file__).parents[2] / "data" / "fay_herriot_exact.json").read_text())["cases"]
 FITS = {"reml": fit_area_reml, "ml": fit_area_ml}
 
 

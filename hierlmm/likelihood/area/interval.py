@@ -8,9 +8,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.area import terms
-from hierlmm.likelihood.area_variance import Reader, grid, read_ml, read_reml
-from hierlmm.likelihood.area_working import Working, working
+from hierlmm.likelihood.area.criterion import terms
+from hierlmm.likelihood.area.variance import Reader, grid, read_ml, read_reml
+from hierlmm.likelihood.area.working import Working, working
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.design.types import AreaDesign, Fingerprint
-from hierlmm.frequentist.area_mse import Information
-from hierlmm.likelihood.area_variance import VarianceEstimate
+from hierlmm.frequentist.area.mse import Information
+from hierlmm.likelihood.area.variance import VarianceEstimate
 from hierlmm.spec.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -168,47 +168,47 @@ class AreaFit:
     @property
     def residuals(self) -> pd.DataFrame:
         """Areas in the fit: area, marginal (y − synthetic), standardised (by its exact variance), effect."""
-        from hierlmm.frequentist.area_tables import residual_frame
+        from hierlmm.frequentist.area.tables import residual_frame
 
         return residual_frame(self)
 
     def area_table(self, level: float = LEVEL) -> pd.DataFrame:
         """`areas` with intervals of another level."""
-        from hierlmm.frequentist.area_tables import area_frame
+        from hierlmm.frequentist.area.tables import area_frame
 
         return area_frame(self, level)
 
     def fixed_table(self, level: float = LEVEL) -> pd.DataFrame:
         """`fixed` with intervals of another level."""
-        from hierlmm.frequentist.area_tables import fixed_frame
+        from hierlmm.frequentist.area.tables import fixed_frame
 
         return fixed_frame(self, level)
 
     def A_table(self, level: float = LEVEL, interval: IntervalKind = "profile") -> pd.DataFrame:
         """`A` with an interval of another level or kind: "profile", or "wald" (normal, cut at 0)."""
-        from hierlmm.frequentist.area_tables import variance_frame
+        from hierlmm.frequentist.area.tables import variance_frame
 
         return variance_frame(self, level, interval)
 
     def predict(self, new: object = None, *, level: float = LEVEL) -> pd.DataFrame:
         """Area means for the rows of a table, or of the fit: EBLUP for areas in the fit, synthetic for others.
 
-        See `area_prediction.predict_rows` for the columns, and what a standard error contains.
+        See `prediction.predict_rows` for the columns, and what a standard error contains.
         """
-        from hierlmm.frequentist.area_prediction import predict
+        from hierlmm.frequentist.area.prediction import predict
 
         return predict(self, new, level)
 
     def simulate(self, draws: int = 1, *, seed: int | np.random.Generator) -> pd.DataFrame:
         """(M, draws) direct estimates from the fitted model, labelled by area; each column suits `refit`."""
-        from hierlmm.frequentist.area_prediction import simulate
+        from hierlmm.frequentist.area.prediction import simulate
         from hierlmm.frequentist.bootstrap.arguments import generator_of
 
         return simulate(self, draws, generator_of(seed))
 
     def refit(self, y: ArrayLike) -> AreaFit:
         """The same fit to other direct estimates y (M,), in the order of `design.areas`."""
-        from hierlmm.frequentist.area import refit
+        from hierlmm.frequentist.area.fitting import refit
 
         return refit(self, y)
 
@@ -219,20 +219,20 @@ class AreaFit:
         return area_profile(self)
 
     def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars")) -> pd.DataFrame:
-        """Estimates of the kinds "fixed", "ran_pars", "ran_vals", "ran_coefs" or "all" in a frame: see `area_tidy`."""
-        from hierlmm.frequentist.area_tidy import tidy
+        """Estimates of the kinds "fixed", "ran_pars", "ran_vals", "ran_coefs" or "all" in a frame: see `area.tidy`."""
+        from hierlmm.frequentist.area.tidy import tidy
 
         return tidy(self, effects)
 
     def glance(self) -> pd.DataFrame:
         """The fit in one row, with the columns of every fit: see `lmm_tidy_glance`."""
-        from hierlmm.frequentist.area_tidy import glance
+        from hierlmm.frequentist.area.tidy import glance
 
         return glance(self)
 
     def augment(self) -> pd.DataFrame:
-        """The areas with fitted values, residuals and leverage, with the columns of every fit: see `area_tidy`."""
-        from hierlmm.frequentist.area_tidy import augment
+        """The areas with fitted values, residuals and leverage, with the columns of every fit: see `area.tidy`."""
+        from hierlmm.frequentist.area.tidy import augment
 
         return augment(self)
 
@@ -250,7 +250,7 @@ class AreaFit:
 
     def summary(self) -> str:
         """The fit in at most 80 columns; a fit that did not converge or ended at zero says so first."""
-        from hierlmm.frequentist.area_summary import summary
+        from hierlmm.frequentist.area.summary import summary
 
         return summary(self)
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hierlmm.likelihood.area_working import Factor, Working, factor, in_chunks, working
+from hierlmm.likelihood.area.working import Factor, Working, factor, in_chunks, working
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.area import Terms, ml_constant, reml_constant, terms
-from hierlmm.likelihood.area_working import Working, working
+from hierlmm.likelihood.area.criterion import Terms, ml_constant, reml_constant, terms
+from hierlmm.likelihood.area.working import Working, working
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

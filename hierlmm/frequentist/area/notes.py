@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import listed
-from hierlmm.likelihood.area_variance import VarianceEstimate
+from hierlmm.likelihood.area.variance import VarianceEstimate
 
 Vector = NDArray[np.float64]
 

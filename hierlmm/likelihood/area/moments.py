@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hierlmm.likelihood.area import LOG_2PI, coefficients
-from hierlmm.likelihood.area_working import NormalPrior, Working, factor, in_chunks, normal_prior, working
+from hierlmm.likelihood.area.criterion import LOG_2PI, coefficients
+from hierlmm.likelihood.area.working import NormalPrior, Working, factor, in_chunks, normal_prior, working
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

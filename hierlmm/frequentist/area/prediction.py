@@ -9,12 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.types import NewRows
-from hierlmm.frequentist.area_tables import quantile
+from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.bootstrap.arguments import check_count
-from hierlmm.likelihood.area_moments import blup
+from hierlmm.likelihood.area.moments import blup
 
 if TYPE_CHECKING:
-    from hierlmm.frequentist.area_results import AreaFit
+    from hierlmm.frequentist.area.results import AreaFit
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

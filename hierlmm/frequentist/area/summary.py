@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.design.notes import left_out
-from hierlmm.frequentist.area_mse import PRINTED
+from hierlmm.frequentist.area.mse import PRINTED
 
 if TYPE_CHECKING:
-    from hierlmm.frequentist.area_results import AreaFit
+    from hierlmm.frequentist.area.results import AreaFit
 
 WIDTH = 80
 # Columns of numbers are this wide; what is left of a line holds the name.
@@ -23,7 +23,7 @@ NAMES = {"reml": "REML", "ml": "ML"}
 
 def summary(fit: AreaFit) -> str:
     """The outcome first where the fit failed or ended at zero; then model, variance, coefficients, areas, notes."""
-    from hierlmm.frequentist.area_results import AreaOutcome
+    from hierlmm.frequentist.area.results import AreaOutcome
 
     lines = [] if fit.outcome is AreaOutcome.INTERIOR else [*_wrapped(fit.outcome.value), ""]
     lines += [*str(fit.spec).splitlines(), f"Estimated by {NAMES[fit.method]}", ""]

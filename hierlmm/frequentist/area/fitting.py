@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from hierlmm.design import with_response
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import FitError, listed
-from hierlmm.frequentist.area_mse import Information, bias_ml, error_terms, variance_of_A
-from hierlmm.frequentist.area_notes import fit_notes
-from hierlmm.frequentist.area_results import AreaFit, AreaMethod, AreaOutcome
-from hierlmm.likelihood.area_moments import Blup, blup
-from hierlmm.likelihood.area_variance import VarianceEstimate, estimate_ml, estimate_reml
+from hierlmm.frequentist.area.mse import Information, bias_ml, error_terms, variance_of_A
+from hierlmm.frequentist.area.notes import fit_notes
+from hierlmm.frequentist.area.results import AreaFit, AreaMethod, AreaOutcome
+from hierlmm.likelihood.area.moments import Blup, blup
+from hierlmm.likelihood.area.variance import VarianceEstimate, estimate_ml, estimate_reml
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

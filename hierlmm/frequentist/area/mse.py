@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.area_variance import VarianceEstimate
+from hierlmm.likelihood.area.variance import VarianceEstimate
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from hierlmm.likelihood import area
-from hierlmm.likelihood.area_interval import ml_interval, reml_interval
-from hierlmm.likelihood.area_variance import estimate_ml, estimate_reml
+from hierlmm.likelihood.area import criterion as area
+from hierlmm.likelihood.area.interval import ml_interval, reml_interval
+from hierlmm.likelihood.area.variance import estimate_ml, estimate_reml
 
-CASES = json.loads((Path(__file__).parents[1] / "data" / "fay_herriot_exact.json").read_text())["cases"]
+CASES = json.loads((Path(__file__).parents[2] / "data" / "fay_herriot_exact.json").read_text())["cases"]
 ESTIMATORS = {"reml": estimate_reml, "ml": estimate_ml}
 CRITERIA = {"reml": area.reml_criterion, "ml": area.ml_criterion}
 SCORES = {"reml": area.reml_score, "ml": area.ml_score}

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from hierlmm.frequentist.area_tables import quantile
+from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.lmm_tidy import LEVEL, chosen, together
 from hierlmm.frequentist.lmm_tidy_glance import COLUMNS
 from hierlmm.frequentist.lmm_tidy_rows import COLUMNS as ROWS
 
 if TYPE_CHECKING:
-    from hierlmm.frequentist.area_results import AreaFit
+    from hierlmm.frequentist.area.results import AreaFit
 
 
 def tidy(fit: AreaFit, effects: str | Sequence[str]) -> pd.DataFrame:

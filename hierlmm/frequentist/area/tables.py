@@ -10,12 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
-from hierlmm.frequentist.area_mse import PRINTED
-from hierlmm.frequentist.area_notes import above_direct
-from hierlmm.likelihood.area_interval import ml_interval, reml_interval
+from hierlmm.frequentist.area.mse import PRINTED
+from hierlmm.frequentist.area.notes import above_direct
+from hierlmm.likelihood.area.interval import ml_interval, reml_interval
 
 if TYPE_CHECKING:
-    from hierlmm.frequentist.area_results import AreaFit, IntervalKind
+    from hierlmm.frequentist.area.results import AreaFit, IntervalKind
 
 Vector = NDArray[np.float64]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from hierlmm.likelihood import area
-from hierlmm.likelihood.area_moments import blup, moments
+from hierlmm.likelihood.area import criterion as area
+from hierlmm.likelihood.area.moments import blup, moments
 
 
 def problem(seed, m=14, p=3):
@@ -97,7 +97,7 @@ def test_scores_are_the_derivatives_of_their_log_likelihoods(loglik, score):
 
 def test_slopes_used_by_newton_are_the_derivatives_of_the_scores():
     """Central differences of the score, extrapolated."""
-    from hierlmm.likelihood.area_working import working
+    from hierlmm.likelihood.area.working import working
 
     work = working(*problem(6))
     A = np.array([0.2, 1.0, 9.0])

@@ -1,0 +1,1 @@
+"""From estimates of areas to what an office publishes: totals that agree, ranks, exceedance, rules of publication."""

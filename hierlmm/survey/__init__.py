@@ -1,0 +1,1 @@
+"""Design-based estimation from survey records: direct estimates, their variances, synthetic and composite ones."""
