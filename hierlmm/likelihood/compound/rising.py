@@ -1,0 +1,97 @@
+"""Logarithms of rising factorials and their derivatives, to rounding from no overdispersion to any amount of it.
+
+Marginal densities of conjugate counts are made of ratios Γ(a + y)/Γ(a). With t = 1/a
+
+    S(y, t) = log Γ(a + y) − log Γ(a) − y log a = Σ_{j<y} log(1 + j t)
+
+is an analytic function of t that is 0 at t = 0, the limit without overdispersion, where the gamma functions themselves
+are infinite and their difference loses every digit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+# From this a on Stirling's series is used: its first term left out is 1e-16 there.
+LARGE = 16.0
+# Coefficients of a^-1, a^-3, ... in Stirling's series of log Γ (Abramowitz & Stegun 6.1.41).
+STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
+# Below this the quotients of `log_ratio` come from their series, whose TERMS leave less than rounding.
+SMALL, TERMS = 0.25, 30
+
+
+class Rising(NamedTuple):
+    """S and its first two derivatives in t; `slope` is ∂/∂t of y − t S' = Σ 1/(1 + j t), which is −Σ j/(1 + j t)²."""
+
+    value: Array
+    first: Array
+    second: Array
+    slope: Array
+
+
+def rising(y: ArrayLike, t: ArrayLike) -> Rising:
+    """S(y, t) at counts y >= 0 and t >= 0, broadcast against one another."""
+    count, at = np.broadcast_arrays(np.asarray(y, dtype=np.float64), np.asarray(t, dtype=np.float64))
+    out = [np.empty(count.shape) for _ in range(4)]
+    near = at * LARGE <= 1.0
+    for where, function in ((near, _stirling), (~near, _gamma)):
+        if where.any():
+            for whole, part in zip(out, function(count[where], at[where]), strict=True):
+                whole[where] = part
+    return Rising(*out)
+
+
+def _gamma(y: Array, t: Array) -> tuple[Array, ...]:
+    from scipy.special import digamma, gammaln, polygamma
+
+    a = 1.0 / t
+    ratio = digamma(a + y) - digamma(a)
+    squares = polygamma(1, a) - polygamma(1, a + y)
+    value = gammaln(a + y) - gammaln(a) + y * np.log(t)
+    first = a * (y - a * ratio)
+    second = -(a**2) * (y - 2 * a * ratio + a**2 * squares)
+    return value, first, second, -(a**2) * (ratio - a * squares)
+
+
+def _stirling(y: Array, t: Array) -> tuple[Array, ...]:
+    u = y * t
+    log1p, (F, F1, F2) = np.log1p(u), log_ratio(u)
+    value = -y * u * (1 + u) * F1 - log1p / 2
+    first = y**2 * (F + (1 + u) * F1) - y / (2 * (1 + u))
+    second = y**3 * (2 * F1 + (1 + u) * F2) + y**2 / (2 * (1 + u) ** 2)
+    for power, c in zip(range(1, 2 * len(STIRLING), 2), STIRLING, strict=True):
+        fall = np.expm1(-power * log1p)
+        one, two = (1 + u) ** -(power + 1), (1 + u) ** -(power + 2)
+        value += c * t**power * fall
+        first += c * power * (t ** (power - 1) * fall - y * t**power * one)
+        if power == 1:  # the three terms below, whose sum is regular at t = 0
+            second -= 2 * c * y * (1 + u) ** -3
+            continue
+        second += c * power * (
+            (power - 1) * t ** (power - 2) * fall
+            - 2 * power * y * t ** (power - 1) * one
+            + (power + 1) * y**2 * t**power * two
+        )  # fmt: skip
+    return value, first, second, -first - t * second
+
+
+def log_ratio(w: ArrayLike) -> tuple[Array, Array, Array]:
+    """log(1 + w)/w and its first two derivatives at w >= 0: 1, −1/2 and 2/3 at 0."""
+    at = np.asarray(w, dtype=np.float64)
+    small = at < SMALL
+    x = np.where(small, at, 0.0)
+    near = [np.zeros_like(x) for _ in range(3)]
+    for k in range(TERMS, -1, -1):  # Horner's rule for Σ (-x)^k/(k + 1) and its derivatives
+        near[2] = near[2] * -x + (k + 1) * (k + 2) / (k + 3)
+        near[1] = near[1] * -x - (k + 1) / (k + 2)
+        near[0] = near[0] * -x + 1 / (k + 1)
+    far = np.where(small, 1.0, at)
+    F = np.log1p(far) / far
+    F1 = (1 / (1 + far) - F) / far
+    F2 = (-1 / (1 + far) ** 2 - 2 * F1) / far
+    return np.where(small, near[0], F), np.where(small, near[1], F1), np.where(small, near[2], F2)
