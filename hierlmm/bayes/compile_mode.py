@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from hierlmm.design.crossproducts import CrossProducts, cross_products, dense
 from hierlmm.design.types import AreaDesign, GroupingFactor, LMMDesign
 from hierlmm.likelihood.area.criterion import restricted_loglik
+from hierlmm.likelihood.area.estimators import estimate_reml
 from hierlmm.likelihood.area.moments import moments
-from hierlmm.likelihood.area.variance import estimate_reml
 from hierlmm.likelihood.blup import covariances, means
 from hierlmm.likelihood.lmm import reml_criterion
 from hierlmm.likelihood.marginal import marginal, relative_factor

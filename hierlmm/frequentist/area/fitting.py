@@ -14,8 +14,9 @@ from hierlmm.errors import FitError, listed
 from hierlmm.frequentist.area.mse import Information, bias_ml, error_terms, variance_of_A
 from hierlmm.frequentist.area.notes import fit_notes
 from hierlmm.frequentist.area.results import AreaFit, AreaMethod, AreaOutcome
+from hierlmm.likelihood.area.estimators import ESTIMATORS
 from hierlmm.likelihood.area.moments import Blup, blup
-from hierlmm.likelihood.area.variance import VarianceEstimate, estimate_ml, estimate_reml
+from hierlmm.likelihood.area.variance import VarianceEstimate
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -39,11 +40,6 @@ def fit_area_ml(design: AreaDesign, information: Information = "sum") -> AreaFit
     return _fit(design, "ml", information)
 
 
-# Estimators of A by name: each new one is a row here and a function above.
-ESTIMATORS: dict[str, Callable[[Vector, Matrix, Vector], VarianceEstimate]] = {
-    "reml": estimate_reml,
-    "ml": estimate_ml,
-}
 FITS: dict[str, Callable[[AreaDesign, Information], AreaFit]] = {"reml": fit_area_reml, "ml": fit_area_ml}
 
 

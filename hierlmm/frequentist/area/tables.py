@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from hierlmm.errors import FitError
 from hierlmm.frequentist.area.mse import PRINTED
 from hierlmm.frequentist.area.notes import above_direct
-from hierlmm.likelihood.area.interval import ml_interval, reml_interval
+from hierlmm.likelihood.area.interval import likelihood_interval
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.area.results import AreaFit, IntervalKind
 
 Vector = NDArray[np.float64]
-
-INTERVALS = {"reml": reml_interval, "ml": ml_interval}
 
 
 def quantile(level: float) -> float:
@@ -111,7 +109,7 @@ def profile_interval(fit: AreaFit, level: float) -> tuple[float, float]:
     quantile(level)
     into = fit.design.sampled
     y = fit.design.y[into] - fit.design.offset[into]
-    return INTERVALS[fit.method](fit.A_hat, level, y, fit.design.X[into], fit.design.D[into])
+    return likelihood_interval(fit.method, level, y, fit.design.X[into], fit.design.D[into])
 
 
 def residual_frame(fit: AreaFit) -> pd.DataFrame:

@@ -63,18 +63,19 @@ class Terms:
 
 def terms(A: Vector, work: Working) -> Terms:
     """Both criteria and their first two derivatives at A (N,), in working units: O(N m p²), one pass."""
-    return Terms(*in_chunks(lambda part: _terms(part, work), A, work))
+    return Terms(*in_chunks(_terms, A, work))
 
 
 def _terms(A: Vector, work: Working) -> tuple[Vector, ...]:
-    w = 1 / (A[:, None] + work.D)
+    basis = work.basis
+    w = 1 / (A[:, None] + basis.D)
     w2 = w * w
     fit = factor(w, work)
     Py = w * fit.residual
-    p = work.Q.shape[1]
-    second = fit.root @ (w2 @ work.QQ).reshape(len(w), p, p) @ fit.root.mT
-    third = (w2 * w @ work.QQ).reshape(len(w), p, p) @ fit.root.mT @ fit.root
-    z = (fit.root @ ((w * Py) @ work.Q)[:, :, None])[:, :, 0]
+    p = basis.Q.shape[1]
+    second = fit.root @ (w2 @ basis.QQ).reshape(len(w), p, p) @ fit.root.mT
+    third = (w2 * w @ basis.QQ).reshape(len(w), p, p) @ fit.root.mT @ fit.root
+    z = (fit.root @ ((w * Py) @ basis.Q)[:, :, None])[:, :, 0]
     sum_w, sum_w2 = w.sum(axis=1), w2.sum(axis=1)
     trace_P = sum_w - np.trace(second, axis1=1, axis2=2)
     trace_P2 = sum_w2 - 2 * np.trace(third, axis1=1, axis2=2) + np.square(second).sum(axis=(1, 2))
@@ -94,12 +95,12 @@ def _terms(A: Vector, work: Working) -> tuple[Vector, ...]:
 
 def criteria(A: Vector, work: Working) -> tuple[Vector, Vector]:
     """`Terms.minus_2_ml` and `Terms.minus_2_reml` alone, at A (N,) in working units."""
-    ml, reml = in_chunks(lambda part: _criteria(part, work), A, work)
+    ml, reml = in_chunks(_criteria, A, work)
     return ml, reml
 
 
 def _criteria(A: Vector, work: Working) -> tuple[Vector, Vector]:
-    w = 1 / (A[:, None] + work.D)
+    w = 1 / (A[:, None] + work.basis.D)
     return _criteria_at(w, factor(w, work))
 
 
@@ -110,14 +111,12 @@ def _criteria_at(w: Matrix, fit: Factor) -> tuple[Vector, Vector]:
 
 def ml_constant(work: Working) -> float:
     """What to add to `Terms.minus_2_ml` to have −2ℓ_ML in the units of the data."""
-    m = work.D.size
-    return m * (LOG_2PI + math.log(work.scale))
+    return work.basis.D.size * (LOG_2PI + math.log(work.basis.scale))
 
 
 def reml_constant(work: Working) -> float:
     """What to add to `Terms.minus_2_reml` to have −2ℓ_REML in the units of the data."""
-    contrasts = work.D.size - work.beta_ols.size
-    return contrasts * (LOG_2PI + math.log(work.scale)) + work.log_det_XX
+    return work.basis.contrasts * (LOG_2PI + math.log(work.basis.scale)) + work.basis.log_det_XX
 
 
 def ml_criterion(A: ArrayLike, y: Vector, X: Matrix, D: Vector) -> Array:
@@ -148,49 +147,50 @@ def restricted_loglik(A: ArrayLike, y: Vector, X: Matrix, D: Vector) -> Array:
 def ml_score(A: ArrayLike, y: Vector, X: Matrix, D: Vector) -> Array:
     """∂ℓ_ML/∂A = ½[Σ w²r² − Σ w], units 1/A; shape of A."""
     work = working(y, X, D)
-    return _shaped(A, work, lambda at: terms(at, work).score_ml / work.scale)
+    return _shaped(A, work, lambda at: terms(at, work).score_ml / work.basis.scale)
 
 
 def reml_score(A: ArrayLike, y: Vector, X: Matrix, D: Vector) -> Array:
     """∂ℓ_REML/∂A = ½[Σ w²r² − tr P], units 1/A; shape of A."""
     work = working(y, X, D)
-    return _shaped(A, work, lambda at: terms(at, work).score_reml / work.scale)
+    return _shaped(A, work, lambda at: terms(at, work).score_reml / work.basis.scale)
 
 
 def ml_information(A: ArrayLike, y: Vector, X: Matrix, D: Vector) -> Array:
     """Expected information of ML, Σ w²/2, units 1/A²; shape of A. Its inverse is the "2/Σ V⁻²" variance of Â."""
     work = working(y, X, D)
-    return _shaped(A, work, lambda at: terms(at, work).information_ml / work.scale**2)
+    return _shaped(A, work, lambda at: terms(at, work).information_ml / work.basis.scale**2)
 
 
 def reml_information(A: ArrayLike, y: Vector, X: Matrix, D: Vector) -> Array:
     """Expected information of REML, tr(P²)/2, units 1/A²; shape of A. Its inverse is the "2/tr P²" variance of Â."""
     work = working(y, X, D)
-    return _shaped(A, work, lambda at: terms(at, work).information_reml / work.scale**2)
+    return _shaped(A, work, lambda at: terms(at, work).information_reml / work.basis.scale**2)
 
 
 def gls(A: ArrayLike, y: Vector, X: Matrix, D: Vector) -> tuple[Array, Array]:
     """GLS coefficients and their covariance matrix (X'V⁻¹X)⁻¹ at each A: shapes (*A, p) and (*A, p, p)."""
     work = working(y, X, D)
     at = np.atleast_1d(np.asarray(A, dtype=np.float64))
-    p = work.Q.shape[1]
-    beta, cov = in_chunks(lambda part: _coefficients(part, work), at.ravel() / work.scale, work)
+    p = work.basis.Q.shape[1]
+    beta, cov = in_chunks(_coefficients, at.ravel() / work.basis.scale, work)
     shape = np.shape(A)
     return beta.reshape(*shape, p), cov.reshape(*shape, p, p)
 
 
 def _coefficients(A: Vector, work: Working) -> tuple[Array, Array]:
-    fit = factor(1 / (A[:, None] + work.D), work)
+    fit = factor(1 / (A[:, None] + work.basis.D), work)
     return coefficients(fit, work)
 
 
 def coefficients(fit: Factor, work: Working) -> tuple[Array, Array]:
     """β (N, p) and its covariance (N, p, p) in the units of the data, from a factorisation at N values of A."""
-    half = fit.root @ work.to_beta.T
-    return work.beta_ols + fit.delta @ work.to_beta.T, half.mT @ half
+    to_beta = work.basis.to_beta
+    half = fit.root @ to_beta.T
+    return work.beta_ols + fit.delta @ to_beta.T, half.mT @ half
 
 
 def _shaped(A: ArrayLike, work: Working, function: Callable[[Vector], Vector]) -> Array:
     """Evaluate at A carried into working units and give the answer the shape of A."""
     at = np.asarray(A, dtype=np.float64)
-    return function(at.ravel() / work.scale).reshape(at.shape)
+    return function(at.ravel() / work.basis.scale).reshape(at.shape)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.likelihood.area.criterion import terms
-from hierlmm.likelihood.area.variance import Reader, grid, read_ml, read_reml
+from hierlmm.likelihood.area.objective import OBJECTIVES, Objective, Reading, grid
+from hierlmm.likelihood.area.variance import maximise
 from hierlmm.likelihood.area.working import Working, working
 
 Vector = NDArray[np.float64]
@@ -23,53 +24,57 @@ STEPS = 80
 DOUBLINGS = 1000
 
 
-def reml_interval(A_hat: float, level: float, y: Vector, X: Matrix, D: Vector) -> tuple[float, float]:
-    """Ends of {A >= 0: 2 ℓ_REML(Â) − 2 ℓ_REML(A) <= χ²₁(level)}; arguments as `estimate_reml`, 0 < level < 1.
+def likelihood_of(method: str) -> str:
+    """Which likelihood, "reml" or "ml", the interval of A is of: that of the method, without h where it has one.
 
-    Where the set has gaps its hull is given. The χ²₁ quantile is kept at the boundary, where it is conservative
-    (Self and Liang 1987, JASA 82:605-610).
+    Of the moment estimators and of mix it is the restricted one.
     """
+    return OBJECTIVES[method].likelihood if method in OBJECTIVES else "reml"
+
+
+def likelihood_interval(method: str, level: float, y: Vector, X: Matrix, D: Vector) -> tuple[float, float]:
+    """Ends of {A >= 0: 2 max ℓ − 2 ℓ(A) <= χ²₁(level)}, ℓ the likelihood of the method; 0 < level < 1.
+
+    The set is the likelihood's own: it holds the maximum of ℓ, which for REML and ML is Â. Where it has gaps its hull
+    is given. The χ²₁ quantile is kept at the boundary, where it is conservative (Self and Liang 1987, JASA
+    82:605-610).
+    """
+    objective = OBJECTIVES[likelihood_of(method)]
     work = working(y, X, D)
-    return _interval(A_hat, level, work, work.D.size - work.Q.shape[1], read_reml)
-
-
-def ml_interval(A_hat: float, level: float, y: Vector, X: Matrix, D: Vector) -> tuple[float, float]:
-    """Ends of {A >= 0: 2 ℓ_ML(Â) − 2 ℓ_ML(A) <= χ²₁(level)}, as `reml_interval`."""
-    work = working(y, X, D)
-    return _interval(A_hat, level, work, work.D.size, read_ml)
-
-
-def _interval(A_hat: float, level: float, work: Working, divisor: int, read: Reader) -> tuple[float, float]:
     limit = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    best = A_hat / work.scale
-    target = float(read(terms(np.array([best]), work))[2][0]) + limit
-    points = np.union1d(_reaching(grid(work, divisor), target, work, read), best)
-    inside = np.flatnonzero(read(terms(points, work))[2] <= target)
+    best = maximise(objective, work).A / work.basis.scale
+    target = float(_read(objective, np.array([best]), work).minus_2[0]) + limit
+    points = np.union1d(_reaching(objective, target, work), best)
+    inside = np.flatnonzero(_read(objective, points, work).minus_2 <= target)
     first, last = int(inside[0]), int(inside[-1])
-    lower = 0.0 if first == 0 else _crossing(points[first], points[first - 1], target, work, read)
-    upper = _crossing(points[last], points[last + 1], target, work, read)
-    return lower * work.scale, upper * work.scale
+    lower = 0.0 if first == 0 else _crossing(points[first], points[first - 1], target, work, objective)
+    upper = _crossing(points[last], points[last + 1], target, work, objective)
+    return lower * work.basis.scale, upper * work.basis.scale
 
 
-def _reaching(points: Vector, target: float, work: Working, read: Reader) -> Vector:
+def _read(objective: Objective, A: Vector, work: Working) -> Reading:
+    return objective.read(A, terms(A, work), work)
+
+
+def _reaching(objective: Objective, target: float, work: Working) -> Vector:
     """The grid, doubled at its far end until the criterion there is above `target`."""
-    end = max(float(points[-1]), float(work.D.max()))
-    extra = [end]
+    points = grid(objective, work)
+    extra = [max(float(points[-1]), float(work.basis.D.max()))]
     for _ in range(DOUBLINGS):
-        if float(read(terms(np.array(extra[-1:]), work))[2][0]) > target:
+        if float(_read(objective, np.array(extra[-1:]), work).minus_2[0]) > target:
             break
         extra.append(2 * extra[-1])
     return np.union1d(points, extra)
 
 
-def _crossing(inside: float, outside: float, target: float, work: Working, read: Reader) -> float:
+def _crossing(inside: float, outside: float, target: float, work: Working, objective: Objective) -> float:
     """Where the criterion crosses `target` between a point below and one above it: bracketed Newton in log(A + c)."""
-    c = float(work.D.min())
+    c = float(work.basis.D.min())
     low, high = float(inside), float(outside)
     A = (low + high) / 2
     for _ in range(STEPS):
-        score, _, criterion = (float(value[0]) for value in read(terms(np.array([A]), work)))
-        excess = criterion - target
+        here = _read(objective, np.array([A]), work)
+        score, excess = float(here.score[0]), float(here.minus_2[0]) - target
         low, high = (A, high) if excess <= 0 else (low, A)
         move = excess / (2 * score * (A + c)) if score else math.inf
         new = (A + c) * math.exp(move) - c if abs(move) < 1 else math.nan

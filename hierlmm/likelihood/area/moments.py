@@ -62,29 +62,30 @@ def moments(
     if prior_mean is not None and prior_cov is not None:
         prior = normal_prior(prior_mean, prior_cov, work)
     at = np.asarray(A, dtype=np.float64)
-    pieces = in_chunks(lambda part: _moments(part, work, prior), at.ravel() / work.scale, work)
+    pieces = in_chunks(lambda part, of: _moments(part, of, prior), at.ravel() / work.basis.scale, work)
     loglik, beta, cov_beta, pull, g1, g2 = (piece.reshape((*at.shape, *piece.shape[1:])) for piece in pieces)
     return Moments(loglik + _constant(work, prior), beta, cov_beta, y - pull, g1, g2)
 
 
 def _moments(A: Vector, work: Working, prior: NormalPrior | None) -> tuple[Array, ...]:
-    w = 1 / (A[:, None] + work.D)
+    basis = work.basis
+    w = 1 / (A[:, None] + basis.D)
     fit = factor(w, work, prior)
     beta, cov_beta = coefficients(fit, work)
     minus_2 = (w * np.square(fit.residual)).sum(axis=1) - np.log(w).sum(axis=1) + fit.log_det
     if prior is not None:
         minus_2 = minus_2 + np.square(fit.delta @ prior.rows.T - prior.target).sum(axis=1)
-    B = work.D * w
-    g1 = work.scale * A[:, None] * B
-    g2 = work.scale * np.square(B) * np.square(fit.root @ work.Q.T).sum(axis=1)
-    return -minus_2 / 2, beta, cov_beta, np.sqrt(work.scale) * B * fit.residual, g1, g2
+    B = basis.D * w
+    g1 = basis.scale * A[:, None] * B
+    g2 = basis.scale * np.square(B) * np.square(fit.root @ basis.Q.T).sum(axis=1)
+    return -minus_2 / 2, beta, cov_beta, np.sqrt(basis.scale) * B * fit.residual, g1, g2
 
 
 def _constant(work: Working, prior: NormalPrior | None) -> float:
     """The part of the log density that does not depend on A: 2π, the change of units, and |prior_cov|."""
-    contrasts = work.D.size - work.beta_ols.size
+    contrasts = work.basis.contrasts
     proper, log_det = (0, 0.0) if prior is None else (prior.target.size, prior.log_det)
-    units = contrasts * math.log(work.scale) + work.log_det_XX
+    units = contrasts * math.log(work.basis.scale) + work.basis.log_det_XX
     return -((contrasts + proper) * LOG_2PI + units + log_det) / 2
 
 
@@ -111,10 +112,11 @@ def blup(A: float, y: Vector, X: Matrix, D: Vector, rows: Matrix) -> Blup:
     Rows are centred as X is before anything is multiplied, so that a covariate far from zero costs no digits.
     """
     work = working(y, X, D)
-    fit = factor(1 / (A / work.scale + work.D[None, :]), work)
+    basis = work.basis
+    fit = factor(1 / (A / basis.scale + basis.D[None, :]), work)
     beta, cov_beta = coefficients(fit, work)
-    unit = math.sqrt(work.scale)
-    centred = rows @ work.centring
-    basis = centred @ work.to_basis
-    fitted = centred @ work.shift + basis @ (work.fitted + unit * fit.delta[0])
-    return Blup(beta[0], cov_beta[0], unit * fit.residual[0], fitted, unit * basis @ fit.root[0].T)
+    unit = math.sqrt(basis.scale)
+    centred = rows @ basis.centring
+    on_Q = centred @ basis.to_basis
+    fitted = centred @ (work.level * basis.one) + on_Q @ (work.fitted + unit * fit.delta[0])
+    return Blup(beta[0], cov_beta[0], unit * fit.residual[0], fitted, unit * on_Q @ fit.root[0].T)

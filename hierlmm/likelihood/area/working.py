@@ -27,44 +27,59 @@ CHUNK = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Working:
-    """y, X and D of an area-level model in working units.
+class Basis:
+    """X and D of an area-level model in working units: what is common to every response on the same design.
 
     scale       working unit of variance, a power of four, units of y squared; A_working = A / scale
-    y           (m,) residuals of the ordinary least-squares fit, over sqrt(scale)
     D           (m,) sampling variances over scale
     Q           (m, p) orthonormal basis of the columns of X
-    QQ, Qy      (m, p*p) products of its columns in pairs, and (m, p) with y: cross-products are then `weights @ QQ`
+    QQ          (m, p*p) products of its columns in pairs: cross-products are then `weights @ QQ`
     centring    (p, p) X centring = X with its columns centred; unit triangular up to the order of the columns
     to_basis    (p, p) X centring to_basis = Q
-    shift       (p,) coefficients of a constant near y on the centred columns, zero where none is constant
-    fitted      (p,) least-squares coefficients of y less that constant on Q, units of y
+    one         (p,) coefficients of the constant 1 on the centred columns, zero where none is constant
     log_det_XX  log|X'X|, units of the data
-    order       (m,) areas from the smallest D to the largest: the order of rows in which QR is stable row by row
     """
 
     scale: float
-    y: Vector
     D: Vector
     Q: Matrix
     QQ: Matrix
-    Qy: Matrix
     centring: Matrix
     to_basis: Matrix
-    shift: Vector
-    fitted: Vector
+    one: Vector
     log_det_XX: float
-    order: NDArray[np.intp]
+
+    @property
+    def contrasts(self) -> int:
+        """m − p: what y says beyond the coefficients."""
+        return int(self.Q.shape[0]) - int(self.Q.shape[1])
 
     @property
     def to_beta(self) -> Matrix:
         """(p, p) β = beta_ols + to_beta δ, where δ are the coefficients of the working y on Q."""
         return self.centring @ self.to_basis * math.sqrt(self.scale)
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Working:
+    """One response, or n responses on the same design, in working units.
+
+    basis     the design
+    y         (m,) or (n, m) residuals of the ordinary least-squares fit, over sqrt(scale)
+    level     () or (n,) mean of y where a constant is among the columns, otherwise 0; units of the data
+    fitted    (p,) or (n, p) least-squares coefficients of y less that level on Q, units of the data
+    """
+
+    basis: Basis
+    y: Array
+    level: Array
+    fitted: Array
+
     @property
-    def beta_ols(self) -> Vector:
-        """(p,) ordinary least-squares coefficients, units of the data."""
-        return self.centring @ (self.to_basis @ self.fitted + self.shift)
+    def beta_ols(self) -> Array:
+        """(p,) or (n, p) ordinary least-squares coefficients, units of the data."""
+        basis = self.basis
+        return (self.fitted @ basis.to_basis.T + self.level[..., None] * basis.one) @ basis.centring.T
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,63 +110,54 @@ class Factor:
     log_det: Vector
 
 
-def working(y: Vector, X: Matrix, D: Vector) -> Working:
-    """Carry y (m,), X (m, p) and D (m,) into working units; X has full column rank and D is positive."""
+def working(y: Array, X: Matrix, D: Vector) -> Working:
+    """Carry y (m,) or (n, m), X (m, p) and D (m,) into working units; X has full column rank and D is positive."""
+    return on_basis(y, basis_of(X, D))
+
+
+def basis_of(X: Matrix, D: Vector) -> Basis:
+    """Carry X (m, p) and D (m,) into working units."""
     scale = math.ldexp(1.0, 2 * round(math.log2(float(np.median(D))) / 2))
-    centred, back = _centred(X)
+    centred, back, one = _centred(X)
     Q, R = np.linalg.qr(centred)
-    shift, response = _shifted(y, centred)
-    fitted = Q.T @ response
-    residual = response - Q @ fitted
-    again = Q.T @ residual  # the second pass removes what rounding left of the fit
-    residual = residual - Q @ again
-    unit = math.sqrt(scale)
-    pairs = (Q[:, :, None] * Q[:, None, :]).reshape(len(y), Q.shape[1] ** 2)
-    y_unit = residual / unit
-    return Working(
+    p = Q.shape[1]
+    return Basis(
         scale=scale,
-        y=y_unit,
         D=D / scale,
         Q=Q,
-        QQ=pairs,
-        Qy=Q * y_unit[:, None],
+        QQ=(Q[:, :, None] * Q[:, None, :]).reshape(len(Q), p * p),
         centring=back,
-        to_basis=_solve(R, np.eye(R.shape[0])),
-        shift=shift,
-        fitted=fitted + again,
+        to_basis=_solve(R, np.eye(p)),
+        one=one,
         log_det_XX=2 * float(np.log(np.abs(np.diagonal(R))).sum()),
-        order=np.argsort(D, kind="stable"),
     )
 
 
-def _constant(X: Matrix) -> int:
-    """Position of the first constant, nonzero column of X, or -1."""
-    flat = np.flatnonzero((X == X[:1]).all(axis=0) & (X[0] != 0)) if X.size else np.zeros(0, dtype=np.intp)
-    return int(flat[0]) if flat.size else -1
+def on_basis(y: Array, basis: Basis) -> Working:
+    """Carry responses y (m,) or (n, m) into the working units of a design."""
+    level = np.asarray(y.mean(axis=-1)) if basis.one.any() else np.zeros(y.shape[:-1])
+    response = y - level[..., None]
+    fitted = response @ basis.Q
+    residual = response - fitted @ basis.Q.T
+    again = residual @ basis.Q  # the second pass removes what rounding left of the fit
+    residual -= again @ basis.Q.T
+    residual /= math.sqrt(basis.scale)
+    return Working(basis, residual, level, fitted + again)
 
 
-def _centred(X: Matrix) -> tuple[Matrix, Matrix]:
-    """X with its columns centred where it holds a constant one, and B (p, p), |B| = 1: X β = centred B⁻¹ β."""
+def _centred(X: Matrix) -> tuple[Matrix, Matrix, Vector]:
+    """X with its columns centred where it holds a constant one, B (p, p) with |B| = 1 and X B that, and `Basis.one`."""
     p = X.shape[1]
-    back = np.eye(p)
-    constant = _constant(X)
-    if constant < 0:
-        return X, back
+    back, one = np.eye(p), np.zeros(p)
+    flat = np.flatnonzero((X == X[:1]).all(axis=0) & (X[0] != 0))
+    if not flat.size:
+        return X, back, one
+    constant = int(flat[0])
     centres = X.mean(axis=0)
     centres[constant] = 0.0
     back[constant] -= centres / X[0, constant]
-    return X - centres, back
-
-
-def _shifted(y: Vector, centred: Matrix) -> tuple[Vector, Vector]:
-    """The coefficients of a constant near y on the centred columns, and y less that constant."""
-    coefficient = np.zeros(centred.shape[1])
-    constant = _constant(centred)
-    if constant < 0:
-        return coefficient, y
-    centre = float(y.mean())
-    coefficient[constant] = centre / centred[0, constant]
-    return coefficient, y - centre
+    one[constant] = 1 / X[0, constant]
+    return X - centres, back, one
 
 
 def normal_prior(mean: Vector, cov: Matrix, work: Working) -> NormalPrior:
@@ -162,42 +168,55 @@ def normal_prior(mean: Vector, cov: Matrix, work: Working) -> NormalPrior:
     proper = np.isfinite(np.diagonal(cov))
     L = np.linalg.cholesky(cov[np.ix_(proper, proper)])
     select = np.eye(cov.shape[0])[proper]
-    rows: Matrix = _solve(L, select @ work.to_beta)
+    rows: Matrix = _solve(L, select @ work.basis.to_beta)
     target: Vector = _solve(L, (mean - work.beta_ols)[proper])
     return NormalPrior(rows, target, 2 * float(np.log(np.diagonal(L)).sum()))
 
 
 def factor(w: Matrix, work: Working, prior: NormalPrior | None = None) -> Factor:
-    """Weighted least squares of the working y on Q for each row of the weights w (N, m), with a prior or flat."""
-    p = work.Q.shape[1]
-    M = (w @ work.QQ).reshape(len(w), p, p)
-    right = w @ work.Qy
+    """Weighted least squares of the working y on Q for each row of the weights w (N, m), with a prior or flat.
+
+    Of n responses the k-th is fitted with the k-th row of weights: N = n.
+    """
+    Q = work.basis.Q
+    p = Q.shape[1]
+    M = (w @ work.basis.QQ).reshape(len(w), p, p)
+    right = (w * work.y) @ Q
     if prior is not None:
         M = M + prior.rows.T @ prior.rows
         right = right + prior.rows.T @ prior.target
+    root, log_det, poor = inverse_root(M)
+    delta = (root.mT @ (root @ right[:, :, None]))[:, :, 0]
+    if poor.any():
+        y = work.y if work.y.ndim == 1 else work.y[poor]
+        root[poor], delta[poor], log_det[poor] = _by_rows(w[poor], y, work.basis, prior)
+    return Factor(root, delta, work.y - delta @ Q.T, log_det)
+
+
+def inverse_root(M: Array) -> tuple[Array, Vector, NDArray[np.bool_]]:
+    """root (N, p, p) with root' root = M⁻¹, log|M| (N,), and where M is too ill-conditioned for these to be used."""
+    p = M.shape[-1]
     spread = np.sqrt(np.diagonal(M, axis1=1, axis2=2))
     try:
         L = np.linalg.cholesky(M / (spread[:, :, None] * spread[:, None, :]))
         poor = (np.diagonal(L, axis1=1, axis2=2) < SMALLEST_PIVOT).any(axis=1)
     except np.linalg.LinAlgError:
         L = np.broadcast_to(np.eye(p), M.shape)
-        poor = np.ones(len(w), dtype=bool)
+        poor = np.ones(len(M), dtype=bool)
     root = _solve(L, np.broadcast_to(np.eye(p), M.shape)) / spread[:, None, :]
-    delta = (root.mT @ (root @ right[:, :, None]))[:, :, 0]
-    log_det = 2 * np.log(np.diagonal(L, axis1=1, axis2=2) * spread).sum(axis=1)
-    if poor.any():
-        root[poor], delta[poor], log_det[poor] = _by_rows(w[poor], work, prior)
-    return Factor(root, delta, work.y - delta @ work.Q.T, log_det)
+    return root, 2 * np.log(np.diagonal(L, axis1=1, axis2=2) * spread).sum(axis=1), np.asarray(poor)
 
 
-def _by_rows(w: Matrix, work: Working, prior: NormalPrior | None) -> tuple[Array, Array, Vector]:
-    """The same by QR of the weighted rows, heaviest first: stable row by row (Cox and Higham 1998, BIT 38:34-44)."""
-    p = work.Q.shape[1]
-    table = np.column_stack([work.Q, work.y])[work.order]
-    rows = np.sqrt(w[:, work.order])[:, :, None] * table
+def _by_rows(w: Matrix, y: Array, basis: Basis, prior: NormalPrior | None) -> tuple[Array, Array, Vector]:
+    """`factor` by QR of the weighted rows, heaviest first: stable row by row (Cox and Higham 1998, BIT 38:34-44)."""
+    n, p = len(w), basis.Q.shape[1]
+    order = np.argsort(basis.D, kind="stable")
+    table = np.empty((n, len(order), p + 1))
+    table[:, :, :p], table[:, :, p] = basis.Q[order], y[..., order]
+    rows = np.sqrt(w[:, order])[:, :, None] * table
     if prior is not None:
         top = np.column_stack([prior.rows, prior.target])
-        rows = np.concatenate([np.broadcast_to(top, (len(w), *top.shape)), rows], axis=1)
+        rows = np.concatenate([np.broadcast_to(top, (n, *top.shape)), rows], axis=1)
     R: Array = np.asarray(np.linalg.qr(rows, mode="r"))
     T, right = R[:, :p, :p], R[:, :p, p:]
     delta = _solve(T, right)[:, :, 0]
@@ -205,15 +224,35 @@ def _by_rows(w: Matrix, work: Working, prior: NormalPrior | None) -> tuple[Array
     return root, delta, 2 * np.log(np.abs(np.diagonal(T, axis1=1, axis2=2))).sum(axis=1)
 
 
+def by_qr(w: Vector, basis: Basis) -> tuple[Matrix, Matrix]:
+    """root (p, p) as in `Factor` and (m, p) that takes responses to their coefficients, by QR of the weighted rows."""
+    order = np.argsort(basis.D, kind="stable")
+    half = np.sqrt(w[order])[:, None]
+    rows, R = np.linalg.qr(half * basis.Q[order])
+    root = _solve(R.T, np.eye(R.shape[0]))
+    gain = np.empty_like(basis.Q)
+    gain[order] = half * (rows @ root)
+    return root, gain
+
+
 def _solve(a: Array, b: Array) -> Array:
     """a⁻¹ b over the leading axes; `a` is triangular here, so that the pivoting inside moves nothing."""
     return np.asarray(np.linalg.solve(a, b), dtype=np.float64)
 
 
-def in_chunks(function: Callable[[Vector], tuple[Array, ...]], A: Vector, work: Working) -> tuple[Array, ...]:
-    """Apply `function` to A (N,) a piece at a time and join each of its results, so that memory stays bounded."""
-    size = max(1, CHUNK // work.D.size)
+def in_chunks(function: Callable[[Vector, Working], tuple[Array, ...]], A: Vector, work: Working) -> tuple[Array, ...]:
+    """Apply `function` to A (N,) a piece at a time and join each of its results, so that memory stays bounded.
+
+    Of n = N responses each piece is given its own.
+    """
+    size = max(1, CHUNK // work.basis.D.size)
     if A.size <= size:
-        return function(A)
-    parts = [function(A[start : start + size]) for start in range(0, A.size, size)]
+        return function(A, work)
+    pieces = (slice(start, start + size) for start in range(0, A.size, size))
+    parts = [function(A[piece], work if work.y.ndim == 1 else some(work, piece)) for piece in pieces]
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def some(work: Working, which: slice | NDArray[np.intp]) -> Working:
+    """Some of n responses."""
+    return Working(work.basis, work.y[which], work.level[which], work.fitted[which])
