@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from hierlmm.bayes.compile_backend import backend
@@ -28,12 +28,15 @@ def to_pymc(
     data: object,
     priors: Priors | str | Iterable[str] | None = None,
     form: Form = "hierarchical",
+    *,
+    matrices: Mapping[str, object] | None = None,
 ) -> pm.Model:
     """A plain pm.Model of `spec` and `data`, to sample, extend or take apart.
 
     form  "hierarchical" has the random effects (area means) as variables; those of each coefficient are centred or
           non-centred, whichever suits the shrinkage at the REML estimate: `model.parametrisation` says which.
           "marginal" has them integrated out and keeps the fixed effects.
+    matrices  as in hl.fit: those that an area-level spec names, by name
 
     Variables of a linear mixed model: `beta` (term), `sigma`, per grouping factor f `sd_f` (f_coef), `corr_f` (f_coef,
     f_coef_bis) where coefficients are correlated, `b_f` (f, f_coef). Of an area-level model, with the areas whose
@@ -44,7 +47,7 @@ def to_pymc(
     Raises SpecError for weights and structures that only hl.fit knows, DesignError for data the spec cannot be fitted
     to, PriorError for priors that do not suit the design.
     """
-    design = supported_design(spec, data)
+    design = supported_design(spec, data, matrices)
     return compile_model(design, priors_from(priors).resolve(design), form)
 
 
@@ -106,6 +109,8 @@ def prior_predictive(
     priors: Priors | str | Iterable[str] | None = None,
     draws: int = 1000,
     seed: int = 0,
+    *,
+    matrices: Mapping[str, object] | None = None,
 ) -> xr.DataTree:
     """Draws of the parameters from their priors (group `prior`) and of the response given them (`prior_predictive`).
 
@@ -115,7 +120,7 @@ def prior_predictive(
     """
     import xarray as xr
 
-    design = supported_design(spec, data)
+    design = supported_design(spec, data, matrices)
     resolved = priors_from(priors).resolve(design)
     improper = without_sampler(resolved)
     if improper:

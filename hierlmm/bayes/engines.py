@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ def posterior(
     draws: int = 4000,
     seed: int | None = None,
     nuts: NutsOptions | None = None,
+    *,
+    matrices: Mapping[str, object] | None = None,
 ) -> LMMPosterior | AreaPosterior:
     """The posterior of `spec` given `data`.
 
@@ -40,6 +42,7 @@ def posterior(
             not come from them
     seed    of the draws; None takes a fresh one, which the result keeps
     nuts    options of engine "nuts"
+    matrices  as in hl.fit: those that an area-level spec names, by name
 
     Raises SpecError for weights and structures that only hl.fit knows, DesignError for data the spec cannot be fitted
     to, PriorError for priors that do not suit the design or an improper posterior, FitError where the posterior could
@@ -49,7 +52,7 @@ def posterior(
         raise FitError(f"`draws` is a number of draws, 0 or more; found {draws!r}. Use for example draws=4000.")
     if seed is not None and (not isinstance(seed, Integral) or seed < 0):
         raise FitError(f"`seed` is a whole number, 0 or more, or None; found {seed!r}. Use for example seed=1.")
-    design = supported_design(spec, data)
+    design = supported_design(spec, data, matrices)
     return of_design(design, priors_from(priors).resolve(design), engine, int(draws), seed, nuts)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hierlmm.design import build
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import SpecError, listed
+from hierlmm.spec.areaeffects import IndependentEffects
 from hierlmm.spec.covariance import Diagonal, General
 from hierlmm.spec.model import ModelSpec
 from hierlmm.spec.residual import Independent, SamplingVariances
 
 
-def supported_design(spec: ModelSpec, data: object) -> LMMDesign | AreaDesign:
+def supported_design(
+    spec: ModelSpec, data: object, matrices: Mapping[str, object] | None = None
+) -> LMMDesign | AreaDesign:
     """The design of a spec that the Bayesian half can fit.
 
     Raises SpecError for weights, for residual structures other than Independent() and that of the area-level model,
@@ -18,7 +23,7 @@ def supported_design(spec: ModelSpec, data: object) -> LMMDesign | AreaDesign:
     """
     if isinstance(spec, ModelSpec):  # `build` refuses anything else
         check_supported(spec)
-    return build(spec, data)
+    return build(spec, data, matrices)
 
 
 def check_supported(spec: ModelSpec) -> None:
@@ -28,6 +33,8 @@ def check_supported(spec: ModelSpec) -> None:
         found.append(f"residual={spec.residual!r}")
     if spec.weights is not None:
         found.append(f"weights={spec.weights!r}")
+    if spec.area_effects != IndependentEffects():
+        found.append(f"area_effects={spec.area_effects!r}")
     found += [str(term) for term in spec.random if not isinstance(term.covariance, General | Diagonal)]
     if found:
         raise SpecError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from functools import lru_cache
 
 import numpy as np
@@ -11,11 +12,12 @@ import pandas as pd
 
 from hierlmm.design.column import Column
 from hierlmm.design.types import Fingerprint, Vector
+from hierlmm.spec.areaeffects import IndependentEffects
 from hierlmm.spec.covariance import General
 from hierlmm.spec.formula import canonical
 from hierlmm.spec.lexer import quoted
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import KnownVariances, Residual
+from hierlmm.spec.residual import AreaResidual, KnownVariances, Residual, SamplingVariances
 from hierlmm.spec.terms import RandomTerm
 
 # Hexadecimal digits kept: with 64 bits two of a thousand million designs agree by chance once in 40 times.
@@ -28,10 +30,12 @@ def fingerprint(
     columns: Mapping[str, Column],
     names: Iterable[str],
     random: tuple[RandomTerm, ...] | None = None,
+    matrices: Mapping[str, pd.DataFrame] | None = None,
 ) -> Fingerprint:
     """Hashes of the canonical bytes of the rows used; `names` are those of the columns of X and Z.
 
-    random  the random-effects terms spelled out, so that two ways to write one model agree; None: as the spec has them
+    random    the random-effects terms spelled out, so that two ways to write one model agree; None: as in the spec
+    matrices  those beside the table of areas, in the order of the rows used
 
     Input columns are hashed rather than what was computed from them, so that a last bit of a library's logarithm
     makes no difference. Numbers are hashed as doubles, so int and float columns of equal values agree; labels by
@@ -41,13 +45,15 @@ def fingerprint(
     known = (spec.residual.column,) if isinstance(spec.residual, KnownVariances) else ()
     residual = (name for name in read.residual if name not in known)
     predictors = dict.fromkeys((*read.fixed, *read.random, *read.groups, *read.offset, *residual))
-    variances = dict.fromkeys((*read.sampling_variance, *known, *read.weights))
+    variances = dict.fromkeys((*read.sampling_variance, *read.sample_size, *known, *read.weights))
+    beside = {} if matrices is None else matrices
     return Fingerprint(
         spec=of_spec(spec, spec.random if random is None else random),
         rows=_short([str(len(index)).encode(), *_labels(index)]),
         response=_short(part for name in read.response for part in _column(columns[name])),
         predictors=_short([*(part for name in predictors for part in _column(columns[name])), *_texts(names)]),
         variances=_short(part for name in variances for part in _column(columns[name])) if variances else "",
+        matrices=_short(part for name, table in beside.items() for part in _matrix(name, table)) if beside else "",
     )
 
 
@@ -66,6 +72,8 @@ def of_spec(spec: ModelSpec, random: tuple[RandomTerm, ...]) -> str:
     formula = canonical(spec.response, spec.fixed, spec.offset, terms)
     texts = [formula, _of_terms(random), _of_residual(spec.residual)]
     texts += [] if spec.weights is None else [repr(spec.weights)]
+    texts += [] if spec.transformation is None else [repr(spec.transformation)]
+    texts += [] if spec.area_effects == IndependentEffects() else [repr(spec.area_effects)]
     return _short(text.encode() for text in texts)
 
 
@@ -80,8 +88,23 @@ def _of_term(term: RandomTerm) -> str:
 
 
 def _of_residual(residual: Residual) -> str:
-    """Sampling variances of areas are hashed under the name that they had first."""
-    return repr(residual).replace("SamplingVariances(", "KnownVariances(", 1)
+    """Sampling variances of areas are hashed under the name and with the fields that they had first, and with those
+    that came later only where they say something."""
+    if not isinstance(residual, AreaResidual):
+        return repr(residual)
+    first = ("column", "unsampled", "zero_variance") if isinstance(residual, SamplingVariances) else ("matrix",)
+    said = [f"{name}={getattr(residual, name)!r}" for name in first]
+    said += [
+        f"{field.name}={value!r}"
+        for field in fields(residual)
+        if field.name not in first and (value := getattr(residual, field.name)) != field.default
+    ]
+    kind = "KnownVariances" if isinstance(residual, SamplingVariances) else type(residual).__name__
+    return f"{kind}({', '.join(said)})"
+
+
+def _matrix(name: str, table: pd.DataFrame) -> list[bytes]:
+    return [name.encode(), _doubles(table.to_numpy(dtype=np.float64).ravel())]
 
 
 def _short(parts: Iterable[bytes]) -> str:

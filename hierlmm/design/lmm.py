@@ -20,7 +20,7 @@ from hierlmm.design.types import Dropped, LMMDesign
 from hierlmm.design.weights import row_weights, without_zero_weights
 from hierlmm.errors import DesignError, listed
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import SamplingVariances
+from hierlmm.spec.residual import AreaResidual
 
 
 def build_lmm(spec: ModelSpec, data: object) -> LMMDesign:
@@ -35,7 +35,7 @@ def build_lmm(spec: ModelSpec, data: object) -> LMMDesign:
     structures that these rows cannot tell apart.
     """
     residual = spec.residual
-    if isinstance(residual, SamplingVariances):
+    if isinstance(residual, AreaResidual):
         raise DesignError("build_lmm(...) takes a linear mixed model; this is an area-level spec. Use build(...).")
     source = read(data, spec.columns().all)
     columns, index, dropped = _used(spec, source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Literal, cast, get_args
 
@@ -14,6 +14,7 @@ from hierlmm.design.coding import Coding, check_finite, frozen, not_determined
 from hierlmm.design.encoder import Encoder, apply
 from hierlmm.design.grouping import label_codes, recognised
 from hierlmm.design.lmm import build_lmm
+from hierlmm.design.matrices import check_names
 from hierlmm.design.rank import unexplained
 from hierlmm.design.residual import ResidualRows
 from hierlmm.design.source import Source, complete, read
@@ -27,14 +28,22 @@ from hierlmm.spec.model import ModelSpec
 NewLevels = Literal["error", "population"]
 
 
-def build(spec: ModelSpec, data: object) -> LMMDesign | AreaDesign:
-    """The design of any spec: see build_lmm and build_area, which it calls. Raises SpecError for what is no spec."""
+def build(
+    spec: ModelSpec, data: object, matrices: Mapping[str, object] | None = None
+) -> LMMDesign | AreaDesign:
+    """The design of any spec: see build_lmm and build_area, which it calls. Raises SpecError for what is no spec.
+
+    matrices  those that the spec of an area-level model names, by name
+    """
     if not isinstance(spec, ModelSpec):
         raise SpecError(
             f"The model is a spec, as hl.lmm(...) and hl.fay_herriot(...) make it; found {type(spec).__qualname__}. "
             "The spec comes first, the data second."
         )
-    return build_area(spec, data) if spec.is_area_level else build_lmm(spec, data)
+    if spec.is_area_level:
+        return build_area(spec, data, matrices)
+    check_names(spec, matrices)
+    return build_lmm(spec, data)
 
 
 def encode(design: LMMDesign | AreaDesign, data: object, groups: Literal["needed", "ignored"] = "needed") -> NewRows:
@@ -52,7 +61,7 @@ def encode(design: LMMDesign | AreaDesign, data: object, groups: Literal["needed
     used = design.spec.columns()
     grouped = used.groups if groups == "needed" else ()
     needed = tuple(dict.fromkeys((*used.fixed, *used.random, *grouped, *used.offset)))
-    source = read(data, needed, (*used.sampling_variance, *used.residual, *used.weights))
+    source = read(data, needed, (*used.sampling_variance, *used.sample_size, *used.residual, *used.weights))
     columns, index = source.columns, source.index
     _, gaps = complete((columns[name] for name in needed), index)
     if gaps:
@@ -175,7 +184,8 @@ def _joined(encoders: tuple[Encoder, ...], source: Source) -> Matrix:
 
 def _coding(design: LMMDesign | AreaDesign) -> Coding:
     """The coding of a design that carries none, by building it again from what it keeps."""
-    return cast(Coding, build(design.spec, design.table).coding)
+    matrices = design.matrices if isinstance(design, AreaDesign) else None
+    return cast(Coding, build(design.spec, design.table, matrices).coding)
 
 
 def own_rows(design: LMMDesign) -> NewRows:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from hierlmm.design.areascale import direct_of
 from hierlmm.design.coding import check_finite, frozen
 from hierlmm.design.column import Column, Mask
 from hierlmm.design.encoder import learn
@@ -33,9 +34,10 @@ def check_numbers(values: object) -> None:
 def with_response(design: AnyDesign, y: ArrayLike) -> AnyDesign:
     """The design of the same rows with the response y (n,), in the order of its index (areas: of its areas).
 
-    The response's part of the fingerprint is that of the new values; `table` keeps the old ones. An area without a
-    direct estimate stays without: its value is not read. Raises DesignError where the length differs or a value that
-    is read is not finite, and where `y` is a Series whose own labels are those of the rows in another order.
+    Estimates of areas are given on the scale of the model. The response's part of the fingerprint is that of the new
+    values; `table` keeps the old ones. An area without a direct estimate stays without: its value is not read. Raises
+    DesignError where the length differs or a value that is read is not finite, and where `y` is a Series whose own
+    labels are those of the rows in another order.
     """
     if isinstance(design, LMMDesign):
         require_rows(design, "Fits of other responses")
@@ -61,7 +63,10 @@ def with_response(design: AnyDesign, y: ArrayLike) -> AnyDesign:
             "Correct them, or fit anew without these rows."
         )
     part = new_response(design.spec, values)
-    return replace(design, y=frozen(values), fingerprint=replace(design.fingerprint, response=part))
+    changed = replace(design, y=frozen(values), fingerprint=replace(design.fingerprint, response=part))
+    if isinstance(changed, AreaDesign) and changed.spec.transformation is not None:
+        return replace(changed, direct=frozen(direct_of(changed.spec.transformation, values)))
+    return changed
 
 
 def _check_order(y: object, labels: pd.Index) -> None:

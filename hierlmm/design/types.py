@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -56,6 +56,7 @@ class Fingerprint:
     predictors values of the columns that fixed and random part, groups, offsets and the residual structure read, and
                names of those of X and Z
     variances  known variances and weights ("" where the model has none)
+    matrices   proximity and covariance matrices beside the table ("" where the model has none)
     """
 
     spec: str
@@ -63,6 +64,7 @@ class Fingerprint:
     response: str
     predictors: str
     variances: str
+    matrices: str = ""
 
     def differences(self, other: Fingerprint) -> tuple[str, ...]:
         """Names of the parts in which the two differ, in the order above."""
@@ -159,11 +161,20 @@ class AreaDesign:
     """An area-level model and its data: M areas in table order, of which m are in the fit.
 
     areas    (M,) labels, key type of the input; unique
-    y        (M,) direct estimates, nan where there is none; offset (M,)
-    D        (M,) known sampling variances, units of y squared, nan where there is none
+    y        (M,) direct estimates on the scale of the model, nan where there is none; offset (M,)
+    D        (M,) their known sampling variances, units of y squared, nan where there is none
     X        (M, p) covariates, aliased columns removed; `fixed` their names
-    role     (M,) "sampled" (in the fit: D > 0), "direct" (D = 0) or "unsampled" (no y or D)
+    role     (M,) "sampled" (in the fit: D > 0), "direct" (D = 0) or "unsampled" (no y or D, or taken out by a policy
+             of the spec: y and D are then as given)
     coding   as in LMMDesign
+    direct, direct_variance  (M,) direct estimates and variances on the scale of the data; None: there is no
+             transformation, and they are y and D
+    size     (M,) sample sizes, nan where unknown; None: the spec names no column of them
+    proximity   (M, M) weights of the neighbours of each area, divided by their sums where the spec says so; None:
+             the effects of areas are independent
+    covariance  (M, M) sampling covariances on the scale of the model, nan for areas absent from the matrix; its
+             diagonal is D; None: sampling errors are independent
+    matrices the matrices beside the table by name, as given, labelled by area and in the order of `areas`
     """
 
     spec: ModelSpec
@@ -181,6 +192,12 @@ class AreaDesign:
     notes: tuple[str, ...]
     fingerprint: Fingerprint
     coding: Coding | None = None
+    direct: Vector | None = None
+    direct_variance: Vector | None = None
+    size: Vector | None = None
+    proximity: Matrix | None = None
+    covariance: Matrix | None = None
+    matrices: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def sampled(self) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from hierlmm.design import build
 from hierlmm.design.stream import build_streamed, is_stream
@@ -21,7 +21,9 @@ MOMENT_METHODS = fitting.METHODS
 AREA_METHODS = area.FITS
 
 
-def fit(spec: ModelSpec, data: object, method: str = "reml") -> LMMFit | AreaFit | MomentsFit:
+def fit(
+    spec: ModelSpec, data: object, method: str = "reml", *, matrices: Mapping[str, object] | None = None
+) -> LMMFit | AreaFit | MomentsFit:
     """Fit `spec` to `data` by the estimator `method` names.
 
     data  a pandas, polars or pyarrow table; or, for a linear mixed model, rows that pass once and are not kept: the
@@ -31,6 +33,9 @@ def fit(spec: ModelSpec, data: object, method: str = "reml") -> LMMFit | AreaFit
             third method), "henderson1", "henderson2", "henderson3" (sums of squares in formula order),
             "henderson3_partial" (each after all others), "mivque0", "minque" or "minque_iterated"
 
+    matrices  the matrices that an area-level spec names, by name, as in {"W": table}: square tables with the labels of
+              the areas on rows and columns, in any order; a sampling covariance matrix may be a sequence of blocks
+
     Returns LMMFit for a linear mixed model, MomentsFit for a method of moments, AreaFit for the Fay-Herriot model.
     Raises SpecError for an unknown method, DesignError where the data cannot support the model or the method, FitError
     where the estimate does not exist.
@@ -39,7 +44,7 @@ def fit(spec: ModelSpec, data: object, method: str = "reml") -> LMMFit | AreaFit
         check_method(spec, method)
         if is_stream(data):
             return _fit_design(build_streamed(spec, data), method)
-    return _fit_design(build(spec, data), method)
+    return _fit_design(build(spec, data, matrices), method)
 
 
 def _fit_design(design: LMMDesign | AreaDesign, method: str) -> LMMFit | AreaFit | MomentsFit:

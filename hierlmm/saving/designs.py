@@ -41,6 +41,9 @@ class Designs:
                 "fingerprint": asdict(design.fingerprint),
             }
         )
+        if isinstance(design, AreaDesign) and design.matrices:
+            matrices = {name: encode(table, f"design{number}.{name}") for name, table in design.matrices.items()}
+            self.codes[number]["matrices"] = matrices
         if isinstance(design, LMMDesign) and design.streamed is not None:
             sums = np.frombuffer(design.streamed.moments.to_bytes(), dtype=np.uint8)
             self.codes[number]["moments"] = encode(sums, f"design{number}.moments")
@@ -54,7 +57,8 @@ class Designs:
                 sums = Moments.from_bytes(np.asarray(decode(code["moments"])).tobytes())
                 self._known[number] = design_of(ModelSpec.from_toml(code["spec"]), sums)
                 return self._known[number]
-            first = build(ModelSpec.from_toml(code["spec"]), decode(code["table"]))
+            matrices = {name: decode(table) for name, table in code.get("matrices", {}).items()}
+            first = build(ModelSpec.from_toml(code["spec"]), decode(code["table"]), matrices)
             y = decode(code["y"])
             self._known[number] = design = first
             if not np.array_equal(first.y, y, equal_nan=True):

@@ -1,5 +1,6 @@
 """What is modelled: formula, terms, residual structure and weights, free of data."""
 
+from hierlmm.spec.areaeffects import SAR, AreaEffects, IndependentEffects
 from hierlmm.spec.build import fay_herriot, lmm
 from hierlmm.spec.columns import Columns
 from hierlmm.spec.covariance import CompoundSymmetric, Covariance, Diagonal, General, Identity
@@ -13,17 +14,22 @@ from hierlmm.spec.residual import (
     HeterogeneousCompoundSymmetry,
     Independent,
     KnownVariances,
+    SamplingCovariance,
     SamplingVariances,
     Stratified,
     Toeplitz,
     Unstructured,
 )
 from hierlmm.spec.terms import RandomTerm
+from hierlmm.spec.transformation import ArcsineRoot, Log, Logit, Transformation
 from hierlmm.spec.weights import Frequency, Precision
 
 __all__ = [
     "AR1",
+    "SAR",
     "Antedependence",
+    "ArcsineRoot",
+    "AreaEffects",
     "Columns",
     "CompoundSymmetric",
     "CompoundSymmetry",
@@ -36,13 +42,18 @@ __all__ = [
     "HeterogeneousCompoundSymmetry",
     "Identity",
     "Independent",
+    "IndependentEffects",
     "KnownVariances",
+    "Log",
+    "Logit",
     "ModelSpec",
     "Precision",
     "RandomTerm",
+    "SamplingCovariance",
     "SamplingVariances",
     "Stratified",
     "Toeplitz",
+    "Transformation",
     "Unstructured",
     "fay_herriot",
     "lmm",

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from hierlmm.errors import FormulaError, SpecError
+from hierlmm.spec.areaeffects import INDEPENDENT_EFFECTS, SAR, AreaEffects
 from hierlmm.spec.check import names_of
 from hierlmm.spec.formula import first_bar, parse
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import Independent, LMMResidual, SamplingVariances, UnsampledPolicy, ZeroVariancePolicy
+from hierlmm.spec.residual import (
+    AbsurdVariancePolicy,
+    AreaResidual,
+    Independent,
+    LMMResidual,
+    MissingCovariatesPolicy,
+    SamplingCovariance,
+    SamplingVariances,
+    UnsampledPolicy,
+    ZeroVariancePolicy,
+)
 from hierlmm.spec.terms import RandomTerm
+from hierlmm.spec.transformation import ArcsineRoot, Transformation
 from hierlmm.spec.weights import Weights
 
 INDEPENDENT = Independent()
@@ -40,6 +52,11 @@ def lmm(formula: str, residual: LMMResidual = INDEPENDENT, weights: Weights | No
     Raises FormulaError with the position where the text cannot be read, and SpecError where the parts contradict
     one another, as random intercepts and compound symmetry over the same groups do.
     """
+    if isinstance(residual, SAR):
+        raise SpecError(
+            f"Spatially correlated effects are those of areas, hl.fay_herriot(..., area_effects={residual!r}); a "
+            "linear mixed model has independent groups. Leave it out, or model the areas."
+        )
     if not isinstance(residual, LMMResidual):
         raise SpecError(
             f"A residual structure of lmm(...) is one of {names_of(LMMResidual)}, made with the columns it reads, as "
@@ -53,18 +70,31 @@ def lmm(formula: str, residual: LMMResidual = INDEPENDENT, weights: Weights | No
 def fay_herriot(
     formula: str,
     *,
-    sampling_variance: str,
+    sampling_variance: str | None = None,
+    sampling_covariance: str | None = None,
     area: str,
+    transformation: Transformation | None = None,
+    area_effects: AreaEffects = INDEPENDENT_EFFECTS,
     unsampled: UnsampledPolicy = "error",
     zero_variance: ZeroVariancePolicy = "error",
+    absurd_variance: AbsurdVariancePolicy = "error",
+    missing_covariates: MissingCovariatesPolicy = "error",
+    sample_size: str | None = None,
 ) -> ModelSpec:
     """The area-level model of Fay and Herriot (1979, JASA 74, 269-277): y_i = x_i'β + v_i + e_i.
 
-    formula            "yi ~ C(MajorArea)": fixed part only, the random effect v_i ~ N(0, A) is the area's
-    sampling_variance  column of the known variances D_i of e_i, units of y squared
-    area               column of the area labels, one row an area
-    unsampled          "error" or "synthetic": rows without a direct estimate or variance
-    zero_variance      "error" or "direct": rows with D_i = 0
+    formula             "yi ~ C(MajorArea)": fixed part only, the random effect v_i ~ N(0, A) is the area's
+    sampling_variance   column of the known variances D_i of e_i, units of y squared
+    sampling_covariance name of their known covariance matrix S instead: hl.fit(spec, data, matrices={"S": table})
+    area                column of the area labels, one row an area
+    transformation      hl.Log(), hl.ArcsineRoot(size="n_eff") or hl.Logit(): the model is linear on that scale, the
+                        data and the results are on their own; ArcsineRoot needs no sampling variance
+    area_effects        hl.IndependentEffects(), or hl.SAR("W") for neighbours that are alike
+    unsampled           "error" or "synthetic": rows without a direct estimate or variance
+    zero_variance       "error", "direct" or "unsampled": rows with D_i = 0
+    absurd_variance     "error", "unsampled" or "accept": rows with a variance that no survey gives
+    missing_covariates  "error" or "drop": rows without a covariate
+    sample_size         column of the areas' sample sizes, which the variances are held against
 
     It is the linear mixed model with a random intercept for each area and known residual variances. Raises
     FormulaError with the position, or SpecError for the other arguments.
@@ -76,6 +106,32 @@ def fay_herriot(
             formula,
             first_bar(formula),
         )
-    residual = SamplingVariances(sampling_variance, unsampled, zero_variance)
-    effect = RandomTerm(("1",), (area,))
-    return ModelSpec(response=response, fixed=fixed, random=(effect,), residual=residual, offset=offset)
+    arcsine = isinstance(transformation, ArcsineRoot)
+    if (sampling_variance is None and not arcsine) if sampling_covariance is None else sampling_variance is not None:
+        raise SpecError(
+            "An area-level model needs sampling_variance (a column) or sampling_covariance (a matrix), not both, or "
+            "neither with transformation=hl.ArcsineRoot(size=...); found "
+            f"sampling_variance={sampling_variance!r} and sampling_covariance={sampling_covariance!r}."
+        )
+    residual: AreaResidual
+    if sampling_covariance is not None:
+        if zero_variance != "error":
+            raise SpecError(
+                "A sampling covariance matrix is positive definite, so that zero_variance has nothing to say; found "
+                f"zero_variance={zero_variance!r}. Leave areas of variance 0 out of the matrix and of the direct "
+                'estimates, with unsampled="synthetic".'
+            )
+        residual = SamplingCovariance(sampling_covariance, unsampled, absurd_variance, missing_covariates, sample_size)
+    else:
+        residual = SamplingVariances(
+            sampling_variance, unsampled, zero_variance, absurd_variance, missing_covariates, sample_size
+        )
+    return ModelSpec(
+        response=response,
+        fixed=fixed,
+        random=(RandomTerm(("1",), (area,)),),
+        residual=residual,
+        offset=offset,
+        transformation=transformation,
+        area_effects=area_effects,
+    )

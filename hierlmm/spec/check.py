@@ -6,16 +6,22 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
 
 from hierlmm.errors import SpecError, listed
+from hierlmm.spec import guard
+from hierlmm.spec.areaeffects import SAR, AreaEffects, IndependentEffects, Standardisation
 from hierlmm.spec.covariance import Covariance, Diagonal, General
-from hierlmm.spec.lexer import quoted
+from hierlmm.spec.lexer import quoted, unquoted
 from hierlmm.spec.residual import (
     JOINED,
+    AbsurdVariancePolicy,
+    AreaResidual,
     CompoundSymmetry,
     ContinuousAR1,
     Correlated,
     KnownVariances,
     LMMResidual,
+    MissingCovariatesPolicy,
     Residual,
+    SamplingCovariance,
     SamplingVariances,
     Toeplitz,
     UnsampledPolicy,
@@ -24,19 +30,29 @@ from hierlmm.spec.residual import (
     joined_columns,
     named_columns,
 )
+from hierlmm.spec.transformation import ArcsineRoot, Transformation
 from hierlmm.spec.weights import Frequency, Precision, Weights
 
 if TYPE_CHECKING:
     from hierlmm.spec.model import ModelSpec
     from hierlmm.spec.terms import RandomTerm
 
+# What may be said of unusual areas, by the field of the residual that says it.
+POLICIES = {
+    "unsampled": UnsampledPolicy,
+    "zero_variance": ZeroVariancePolicy,
+    "absurd_variance": AbsurdVariancePolicy,
+    "missing_covariates": MissingCovariatesPolicy,
+}
+
 
 def check(spec: ModelSpec) -> None:
     """Refuse a spec that contradicts itself; called whenever a ModelSpec is made. Raises SpecError."""
     _check_types(spec)
-    if isinstance(spec.residual, SamplingVariances):
+    if isinstance(spec.residual, AreaResidual):
         _check_area(spec, spec.residual)
         return
+    _check_not_of_areas(spec)
     _check_columns(spec, spec.residual)
     _check_weights(spec)
     if isinstance(spec.residual, Correlated):
@@ -64,25 +80,89 @@ def _check_types(spec: ModelSpec) -> None:
             raise SpecError(f"The covariance of a term is one of {names_of(Covariance)}; found {term.covariance!r}.")
 
 
-def _check_area(spec: ModelSpec, residual: SamplingVariances) -> None:
-    for name, value, choices in (
-        ("unsampled", residual.unsampled, get_args(UnsampledPolicy)),
-        ("zero_variance", residual.zero_variance, get_args(ZeroVariancePolicy)),
-    ):
-        if value not in choices:
-            raise SpecError(f"{name} is one of {listed(choices)}; found {value!r}.")
+def _check_not_of_areas(spec: ModelSpec) -> None:
+    """Refuse parts of an area-level model in a linear mixed one."""
+    if spec.transformation is not None:
+        raise SpecError(
+            f"A transformation is that of an area-level model, made by fay_herriot(...); found {spec.transformation!r} "
+            "in a linear mixed model. Transform the response in the formula, as in log(y)."
+        )
+    if spec.area_effects != IndependentEffects():
+        raise SpecError(
+            f"Effects of areas are those of an area-level model, made by fay_herriot(...); found {spec.area_effects!r} "
+            "in a linear mixed model, whose groups are independent. Leave them out."
+        )
+
+
+def _check_area(spec: ModelSpec, residual: AreaResidual) -> None:
+    for name, choices in POLICIES.items():
+        if (value := getattr(residual, name, "error")) not in get_args(choices):
+            raise SpecError(f"{name} is one of {listed(get_args(choices))}; found {value!r}.")
     if len(spec.random) != 1 or spec.random[0].coefficients != ("1",) or len(spec.random[0].group) != 1:
         raise SpecError("An area-level model has exactly one random intercept, over one column of areas.")
     if spec.weights is not None:
+        known = repr(residual.column) if isinstance(residual, SamplingVariances) else f"in {residual.matrix!r}"
         raise SpecError(
-            f"An area-level model takes no weights, for each row has its own known variance {residual.column!r}; "
+            f"An area-level model takes no weights, for each row has its own known variance {known}; "
             f"found {spec.weights!r}. Put what the weight says into the variance: a row of weight w has variance D/w."
         )
-    area = spec.random[0].group[0]
-    for name, column in (("sampling_variance", residual.column), ("area", area)):
+    _check_transformation(spec, residual)
+    _check_matrices(spec)
+    parts: dict[str, object] = {"area": spec.random[0].group[0]}
+    if isinstance(residual, SamplingVariances) and residual.column is not None:
+        parts["sampling_variance"] = residual.column
+    if isinstance(spec.transformation, ArcsineRoot):
+        parts["The size of ArcsineRoot(...)"] = spec.transformation.size
+    elif residual.sample_size is not None:
+        parts["sample_size"] = residual.sample_size
+    taken = dict[object, str]()
+    for name, column in parts.items():
         _check_column(name, column, spec.response)
-    if area == residual.column:
-        raise SpecError(f"area and sampling_variance are the same column {area!r}.")
+        if (other := taken.setdefault(column, name)) != name:
+            raise SpecError(f"{other} and {name} are the same column {column!r}.")
+
+
+def _check_transformation(spec: ModelSpec, residual: AreaResidual) -> None:
+    """The transformation is one, transforms a response that is not transformed yet, and knows the variances."""
+    given = spec.transformation
+    if given is None:
+        if isinstance(residual, SamplingVariances) and residual.column is None:
+            raise SpecError(
+                "An area-level model needs the column of its sampling variances; only ArcsineRoot(...), whose sizes "
+                "give them, does without."
+            )
+        return
+    if not isinstance(given, Transformation):
+        raise SpecError(
+            f"A transformation is one of {names_of(Transformation)}, made with the columns it reads, as in "
+            f"hl.ArcsineRoot(size='n_eff'); found {given!r}."
+        )
+    if isinstance(given, ArcsineRoot) and isinstance(residual, SamplingCovariance):
+        raise SpecError(
+            "The sampling variances of ArcsineRoot(...) follow from the effective sample sizes, so that a matrix "
+            f"{residual.matrix!r} has nothing left to say. Leave out one of the two."
+        )
+    if unquoted(spec.response) is None and (calls := guard.read(spec.response).calls - {"I"}):
+        raise SpecError(
+            f"A transformation takes the response on the scale of the data; found {spec.response!r}, which calls "
+            f"{listed(sorted(calls))}, and {given!r}. Leave out one of the two."
+        )
+
+
+def _check_matrices(spec: ModelSpec) -> None:
+    effects = spec.area_effects
+    if not isinstance(effects, AreaEffects):
+        raise SpecError(f"The area_effects are one of {names_of(AreaEffects)}, as in hl.SAR('W'); found {effects!r}.")
+    if isinstance(effects, SAR) and effects.standardise not in get_args(Standardisation):
+        raise SpecError(f"standardise is one of {listed(get_args(Standardisation))}; found {effects.standardise!r}.")
+    for name in (names := spec.matrices):
+        if not isinstance(name, str) or not name.strip():
+            raise SpecError(
+                "A matrix stands in a spec by its name, and is given beside the data: hl.SAR('W') with "
+                f"matrices={{'W': table}}; found {type(name).__name__}."
+            )
+    if len(set(names)) < len(names):
+        raise SpecError(f"The proximity and the sampling covariance matrix are the same one, {names[0]!r}.")
 
 
 def _check_column(name: str, column: object, response: str) -> None:

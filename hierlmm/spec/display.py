@@ -5,11 +5,12 @@ from __future__ import annotations
 import textwrap
 
 from hierlmm.spec import guard
+from hierlmm.spec.arealines import area_lines, modelled
 from hierlmm.spec.covariance import CompoundSymmetric, Diagonal, Identity
 from hierlmm.spec.formula import summands
 from hierlmm.spec.laws import residual_lines, weight_lines
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import Correlated, SamplingVariances
+from hierlmm.spec.residual import AreaResidual, Correlated
 from hierlmm.spec.terms import RandomTerm
 
 WIDTH = 80
@@ -25,8 +26,9 @@ def describe(spec: ModelSpec) -> str:
     first, which only the data can show. The area-level model is said to be the mixed model that it is.
     """
     residual = spec.residual
-    if isinstance(residual, SamplingVariances):
-        title, lines = "Fay-Herriot area-level model", _area_lines(spec, residual)
+    if isinstance(residual, AreaResidual):
+        title = "Fay-Herriot area-level model"
+        lines = [_equation(spec, [f"v[{_tied(spec.random[0].factor)}]", "e"]), *area_lines(spec, residual)]
     else:
         title, lines = _title(spec), _mixed_lines(spec)
     parts = summands(spec.fixed, spec.offset, () if spec.is_area_level else spec.random)
@@ -69,25 +71,11 @@ def _shape(term: RandomTerm) -> str:
     return f"{size}unstructured" if size else "a variance"
 
 
-def _area_lines(spec: ModelSpec, residual: SamplingVariances) -> list[str]:
-    area = _tied(spec.random[0].factor)
-    lines = [
-        _equation(spec, [f"v[{area}]", "e"]),
-        f"v[{area}]{TIE}~{TIE}N(0,{TIE}A), one for each {area}; A{TIE}is estimated",
-        f"e{TIE}~{TIE}N(0,{TIE}D), D{TIE}={TIE}{_tied(residual.column)} known",
-        f"This is the linear mixed model with a random intercept for each {area} and known residual variances.",
-    ]
-    if residual.unsampled == "synthetic":
-        lines.append("Areas without a direct estimate or variance are predicted from the covariates.")
-    if residual.zero_variance == "direct":
-        lines.append("Areas with D = 0 keep their direct estimate.")
-    return lines
-
-
 def _equation(spec: ModelSpec, random: list[str]) -> str:
     first = 0 if "1" in spec.fixed else 1
     fixed = [_product(_indexed("β", number), term) for number, term in enumerate(spec.fixed, start=first)]
-    return f"{_tied(spec.response)} = {' + '.join([*fixed, *map(_tied, spec.offset), *random])}"
+    left = modelled(spec.response, spec.transformation)
+    return f"{_tied(left)} = {' + '.join([*fixed, *map(_tied, spec.offset), *random])}"
 
 
 def _product(symbol: str, term: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hierlmm.spec.areaeffects import INDEPENDENT_EFFECTS, SAR, AreaEffects
 from hierlmm.spec.columns import Columns, columns
 from hierlmm.spec.formula import canonical
-from hierlmm.spec.residual import Independent, Residual, SamplingVariances
+from hierlmm.spec.residual import AreaResidual, Independent, Residual, SamplingCovariance
 from hierlmm.spec.terms import RandomTerm
+from hierlmm.spec.transformation import Transformation
 from hierlmm.spec.weights import Weights
 
 
@@ -21,9 +23,11 @@ class ModelSpec:
     random    random-effects terms in the order written; () for a marginal model
     residual  Independent() or another structure of hierlmm.spec.residual; SamplingVariances(...) for the area-level
               model of Fay and Herriot (1979), which is the LMM with one random intercept an area and known
-              residual variances
+              residual variances, or SamplingCovariance(...) for a known covariance matrix of the areas
     offset    expressions added to the linear predictor with coefficient 1
     weights   Frequency(...), Precision(...) or None: what a row counts
+    transformation  the scale on which areas are modelled, Log(), ArcsineRoot(...) or Logit(); None: that of the data
+    area_effects    IndependentEffects() or SAR(...)
 
     Made by lmm(...) and fay_herriot(...). Names that are no plain word stand in backticks in response, fixed,
     offset and coefficients; names of groups and of the variance column stand as they are.
@@ -35,6 +39,8 @@ class ModelSpec:
     residual: Residual = Independent()
     offset: tuple[str, ...] = ()
     weights: Weights | None = None
+    transformation: Transformation | None = None
+    area_effects: AreaEffects = INDEPENDENT_EFFECTS
 
     def __post_init__(self) -> None:
         from hierlmm.spec.check import check
@@ -44,7 +50,13 @@ class ModelSpec:
     @property
     def is_area_level(self) -> bool:
         """Whether this is the Fay-Herriot model."""
-        return isinstance(self.residual, SamplingVariances)
+        return isinstance(self.residual, AreaResidual)
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """Names of the matrices that stand beside the table: proximity first, then sampling covariance."""
+        names = [self.area_effects.matrix] if isinstance(self.area_effects, SAR) else []
+        return (*names, *([self.residual.matrix] if isinstance(self.residual, SamplingCovariance) else []))
 
     @property
     def formula(self) -> str:

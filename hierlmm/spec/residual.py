@@ -11,7 +11,9 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 UnsampledPolicy = Literal["error", "synthetic"]
-ZeroVariancePolicy = Literal["error", "direct"]
+ZeroVariancePolicy = Literal["error", "direct", "unsampled"]
+AbsurdVariancePolicy = Literal["error", "unsampled", "accept"]
+MissingCovariatesPolicy = Literal["error", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +112,48 @@ class Unstructured:
 
 @dataclass(frozen=True, slots=True)
 class SamplingVariances:
-    """e_i ~ N(0, D_i): sampling variances D_i known, in units of the response squared, read from `column`.
+    """e_i ~ N(0, D_i), independent: sampling variances D_i known, in units of the response squared.
 
     The residual of the area-level model, made by fay_herriot(...).
 
-    unsampled      what a row without a direct estimate or variance is: "error" refuses it and names it,
-                   "synthetic" leaves it out of the fit and predicts it from the covariates alone
-    zero_variance  what a row with D_i = 0 is: "error" refuses it and names it, "direct" leaves it out of the
-                   fit and reports its direct estimate as it stands
+    column             of the variances; None where they follow from the sample sizes of an ArcsineRoot(...)
+    unsampled          what a row without a direct estimate or variance is: "error" refuses it and names it,
+                       "synthetic" leaves it out of the fit and predicts it from the covariates alone
+    zero_variance      what a row with D_i = 0 is: "error" refuses it and names it, "direct" leaves it out of the
+                       fit and reports its direct estimate as it stands, "unsampled" takes it as a row without one
+    absurd_variance    what a row with a D_i that no survey gives is (`hierlmm.design.areavariances` says which):
+                       "error" refuses it and names it, "unsampled" takes it as a row without a direct estimate,
+                       "accept" fits it as it stands, unless it is infinite
+    missing_covariates what a row with a missing covariate, offset or label is: "error" refuses it and names it,
+                       "drop" leaves it out and lists it
+    sample_size        column of sample sizes, which the variances are held against; None: not known
     """
 
-    column: str
+    column: str | None
     unsampled: UnsampledPolicy = "error"
     zero_variance: ZeroVariancePolicy = "error"
+    absurd_variance: AbsurdVariancePolicy = "error"
+    missing_covariates: MissingCovariatesPolicy = "error"
+    sample_size: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingCovariance:
+    """e ~ N(0, S): sampling variances and covariances known, in units of the response squared.
+
+    The residual of an area-level model whose direct estimates are correlated, as those of a panel, of overlapping
+    areas, or calibrated together; made by fay_herriot(..., sampling_covariance="S").
+
+    matrix  name of S, given beside the table: matrices={"S": table with labels of areas, or a sequence of diagonal
+            blocks}; areas without a direct estimate may be absent from it
+    The others as in SamplingVariances.
+    """
+
+    matrix: str
+    unsampled: UnsampledPolicy = "error"
+    absurd_variance: AbsurdVariancePolicy = "error"
+    missing_covariates: MissingCovariatesPolicy = "error"
+    sample_size: str | None = None
 
 
 # Residuals with correlated rows in a group, those that lmm(...) takes, and all.
@@ -137,7 +168,8 @@ Correlated = (
     | Unstructured
 )
 LMMResidual = Independent | KnownVariances | Stratified | Correlated
-Residual = LMMResidual | SamplingVariances
+AreaResidual = SamplingVariances | SamplingCovariance
+Residual = LMMResidual | AreaResidual
 
 # Fields that may name several columns joined by a colon.
 JOINED = frozenset({"group", "by"})

@@ -8,21 +8,24 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.errors import SpecError, listed
+from hierlmm.spec.areaeffects import SAR, IndependentEffects
 from hierlmm.spec.build import fay_herriot, lmm
 from hierlmm.spec.residual import (
     AR1,
     Antedependence,
+    AreaResidual,
     CompoundSymmetry,
     ContinuousAR1,
     HeterogeneousAR1,
     HeterogeneousCompoundSymmetry,
     Independent,
     KnownVariances,
-    SamplingVariances,
+    SamplingCovariance,
     Stratified,
     Toeplitz,
     Unstructured,
 )
+from hierlmm.spec.transformation import ArcsineRoot, Log, Logit
 from hierlmm.spec.weights import Frequency, Precision
 
 if TYPE_CHECKING:
@@ -32,9 +35,21 @@ if TYPE_CHECKING:
 KEYS = {
     "lmm": ("formula", "residual", "weights"),
     "linear": ("formula", "residual", "weights"),
-    "fay_herriot": ("formula", "sampling_variance", "area", "unsampled", "zero_variance"),
+    "fay_herriot": (
+        "formula",
+        "sampling_variance",
+        "sampling_covariance",
+        "area",
+        "transformation",
+        "area_effects",
+        "unsampled",
+        "zero_variance",
+        "absurd_variance",
+        "missing_covariates",
+        "sample_size",
+    ),
 }
-REQUIRED = {"lmm": ("formula",), "linear": ("formula",), "fay_herriot": ("formula", "sampling_variance", "area")}
+REQUIRED = {"lmm": ("formula",), "linear": ("formula",), "fay_herriot": ("formula", "area")}
 # Keys whose value is a table of its own: its `kind`, and the arguments of that type.
 KINDS: Mapping[str, Mapping[str, type]] = MappingProxyType(
     {
@@ -52,6 +67,8 @@ KINDS: Mapping[str, Mapping[str, type]] = MappingProxyType(
             "unstructured": Unstructured,
         },
         "weights": {"frequency": Frequency, "precision": Precision},
+        "transformation": {"log": Log, "arcsine_root": ArcsineRoot, "logit": Logit},
+        "area_effects": {"independent": IndependentEffects, "sar": SAR},
     }
 )
 
@@ -61,14 +78,28 @@ Table = dict[str, object]
 def to_mapping(spec: ModelSpec) -> Table:
     """The catalogue table of a spec: `from_mapping` of it is the spec. Values equal to a default are left out."""
     residual = spec.residual
-    if isinstance(residual, SamplingVariances):
-        names = {"sampling_variance": residual.column, "area": spec.random[0].group[0]}
-        return {"kind": "fay_herriot", "formula": spec.formula, **names, **_changed(residual, "column")}
+    if isinstance(residual, AreaResidual):
+        return {"kind": "fay_herriot", "formula": spec.formula, **_of_area(spec, residual)}
     table: Table = {"kind": "lmm" if spec.random else "linear", "formula": spec.formula}
     if residual != Independent():
         table["residual"] = _part("residual", residual)
     if spec.weights is not None:
         table["weights"] = _part("weights", spec.weights)
+    return table
+
+
+def _of_area(spec: ModelSpec, residual: AreaResidual) -> Table:
+    table: Table = {}
+    if isinstance(residual, SamplingCovariance):
+        table["sampling_covariance"] = residual.matrix
+    elif residual.column is not None:
+        table["sampling_variance"] = residual.column
+    table["area"] = spec.random[0].group[0]
+    table |= _changed(residual, "column", "matrix")
+    if spec.transformation is not None:
+        table["transformation"] = _part("transformation", spec.transformation)
+    if spec.area_effects != IndependentEffects():
+        table["area_effects"] = _part("area_effects", spec.area_effects)
     return table
 
 
@@ -87,7 +118,7 @@ def from_mapping(table: Mapping[str, object]) -> ModelSpec:
         raise SpecError(f"The values of {listed(wrong)} must be text.")
     texts = {key: str(value) for key, value in values.items()}
     if kind == "fay_herriot":
-        return fay_herriot(**texts)  # type: ignore[arg-type]  # the two policies are checked by ModelSpec
+        return fay_herriot(**texts, **parts)  # type: ignore[arg-type]  # the policies are checked by ModelSpec
     spec = lmm(texts["formula"], **parts)
     if kind == "linear" and spec.random:
         raise SpecError(f"A model of kind 'linear' has no random-effects terms; found {listed(spec.random)}.")
@@ -102,7 +133,7 @@ def _check_keys(what: str, values: Mapping[str, object], known: tuple[str, ...],
 
 
 def _part(key: str, value: Any) -> Table:
-    """The table of a residual structure or of weights: {"kind": "ar1", "group": "tree", "position": "occasion"}."""
+    """The table of one of the parts in KINDS: {"kind": "ar1", "group": "tree", "position": "occasion"}."""
     kind = next(kind for kind, one in KINDS[key].items() if type(value) is one)
     return {"kind": kind, **_changed(value)}
 
@@ -114,7 +145,7 @@ def _changed(value: Any, *without: str) -> Table:
 
 
 def _read_part(key: str, table: object) -> object:
-    """The residual structure or weights of a sub-table; their columns are checked with the spec."""
+    """The part that a sub-table describes; its columns are checked with the spec."""
     kinds = KINDS[key]
     if not isinstance(table, Mapping):
         raise SpecError(f"The value of {key} is a table with its kind and columns, [{key}] in TOML; found {table!r}.")

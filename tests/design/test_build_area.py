@@ -24,12 +24,14 @@ def test_areas_stay_in_table_order_with_their_keys():
     assert design.sampled.all()
 
 
-def test_a_missing_covariate_or_label_drops_the_row():
+def test_a_missing_covariate_or_label_is_refused_or_drops_the_row():
     """Listed by row label; the unsampled policy does not extend to covariates."""
     data = set_at(set_at(areas(), 2, "x", np.nan), 5, "area", "")
 
-    design = build_area(area_spec(unsampled="synthetic"), data)
+    design = build_area(area_spec(unsampled="synthetic", missing_covariates="drop"), data)
 
+    with pytest.raises(DesignError, match=r"x, area is missing for areas area 2 and rows 5.*missing_covariates"):
+        build_area(area_spec(unsampled="synthetic"), data)
     assert design.dropped.rows == (2, 5)
     assert design.dropped.columns == (("x",), ("area",))
     assert "area 2" not in design.areas
