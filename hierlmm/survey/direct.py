@@ -1,0 +1,137 @@
+"""Direct estimates by area from survey records: `direct_estimates`."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.survey.direct_notes import direct_notes
+from hierlmm.survey.direct_results import NO_RECORDS, ONE_SIDED, SINGLE_UNIT, ZERO_VARIANCE, DirectEstimates
+from hierlmm.survey.estimates import Estimate, estimate
+from hierlmm.survey.indicators import Indicator
+from hierlmm.survey.limits import korn_graubard, one_sided, t_limits
+from hierlmm.survey.plan import DirectOptions, Plan, make_plan
+from hierlmm.survey.pooled import pooled_design_effect
+from hierlmm.survey.sample import Sample, read_sample
+from hierlmm.survey.units import units_of
+from hierlmm.survey.variances import Spread, between_units, singly
+
+Vector = NDArray[np.float64]
+
+
+def direct_estimates(
+    records: object, variable: str | Indicator, *, area: str, **options: Unpack[DirectOptions]
+) -> DirectEstimates:
+    """Means, totals or proportions by area from unit records, with their design variances.
+
+    records   pandas, polars or pyarrow table, one row a unit of the sample
+    variable  column, or `hl.HeadCount(column, line)`, `hl.PovertyGap(column, line)`
+    area      column of the area labels
+
+    Options, all by name:
+
+    quantity    "mean"; "total"; "proportion": a mean of zeros and ones, with the limits of Korn and Graubard. Default
+                "mean", for a head count "proportion"
+    estimator   "hajek": Σ w y/Σ w; or "horvitz_thompson": Σ w y, a mean dividing it by the known size of the area.
+                Default "hajek", for totals "horvitz_thompson"
+    weights     column of sampling weights, the inverses of the inclusion probabilities (up to a factor for a Hájek mean
+                with variance "with_replacement"). None: units of an area were drawn with equal probability
+    population  number of units of each area: column, mapping, Series by area, or table of two columns
+    strata      column of the strata the primary sampling units were drawn from
+    clusters    column of the primary sampling units; each record is one where it is None. The same label in two strata
+                is two clusters
+    areas       "strata": samples of areas were drawn independently, so each area (within each stratum) is a stratum;
+                "domains": an area is whatever part of the sample fell into it. Default "domains" where strata are
+                given, else "strata"
+    variance    "with_replacement": between primary sampling units, as if drawn with replacement (Hansen and Hurwitz;
+                ultimate clusters); "fixed_size": without replacement, joint inclusion probabilities by Hájek's
+                approximation, exact where all are equal, (1 - n/N) s²/n; "poisson": π_kl = π_k π_l, for a total
+                Σ w(w - 1) y². Default "with_replacement"; "fixed_size" with sizes and neither weights nor a column of
+                strata or clusters. Hájek estimates are linearised first
+    single_psu  strata of a single primary sampling unit: "error"; "missing": the areas in it have no variance;
+                "certainty": it adds none; "centre": it adds its squared distance from the mean over units
+    missing_codes  values of the column that stand for a missing one, such as (8, 9)
+    level       of the intervals, 0.95
+
+    Rows with a missing value or weight 0 are left out, as if they had not been drawn, and listed. An area of one record
+    (or, for a Hájek estimate, in one primary sampling unit) has an estimate and no variance: nan, with role
+    "single_unit". Raises SpecError for choices that contradict one another and DesignError for records that do not
+    carry them, naming areas and rows.
+    """
+    plan = make_plan(variable, area, options)
+    sample = read_sample(records, variable, plan, options.get("population"))
+    estimated = estimate(sample, plan)
+    spread = _spread(sample, plan, estimated.terms)
+    role = _role(plan, estimated, spread)
+    variance = np.where((role == NO_RECORDS) | (role == SINGLE_UNIT), np.nan, spread.variance)
+    df = (spread.units - spread.strata).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        effect = variance / estimated.variance_srs
+    effect[~np.isfinite(effect)] = np.nan
+    pooled = pooled_design_effect(estimated.n, variance, estimated.variance_srs, df)
+    lower, upper, interval = _limits(plan, estimated, variance, df, pooled)
+    return DirectEstimates(
+        plan=plan,
+        labels=sample.labels,
+        estimate=estimated.value,
+        variance=variance,
+        n=estimated.n,
+        units=spread.units,
+        df=df,
+        size=estimated.size,
+        population=sample.population,
+        variance_srs=estimated.variance_srs,
+        weighting=estimated.weighting,
+        design_effect=effect,
+        pooled_design_effect=pooled,
+        lower=lower,
+        upper=upper,
+        interval=interval,
+        role=role,
+        dropped=sample.dropped,
+        notes=(*sample.notes, *direct_notes(plan, sample.labels, role, estimated.value, df)),
+    )
+
+
+def _spread(sample: Sample, plan: Plan, terms: Vector) -> Spread:
+    M = len(sample.labels)
+    keep = 1.0 - 1.0 / sample.weight
+    if plan.variance == "poisson":
+        return singly(terms, sample.area, M, keep)
+    labels = (sample.labels, sample.strata if plan.strata is not None else pd.Index([]))
+    units = units_of(sample.area, sample.stratum, sample.cluster, plan.areas, plan.single_psu, labels)
+    return between_units(terms, sample.area, M, units, keep if plan.variance == "fixed_size" else None)
+
+
+def _role(plan: Plan, estimated: Estimate, spread: Spread) -> NDArray[np.str_]:
+    """A residual from an area's own mean is 0 where the area lies in one unit: it says nothing about variation."""
+    alone = np.isnan(spread.variance) | ((plan.estimator == "hajek") & (spread.units < 2))
+    return np.select(
+        [estimated.n == 0, alone, spread.variance == 0], [NO_RECORDS, SINGLE_UNIT, ZERO_VARIANCE], "estimated"
+    )
+
+
+def _limits(
+    plan: Plan, estimated: Estimate, variance: Vector, df: Vector, pooled: float
+) -> tuple[Vector, Vector, NDArray[np.str_]]:
+    """Limits and their kind: "t", "korn_graubard", one-sided where a proportion is 0 or 1, "" where there is none."""
+    value, n = estimated.value, estimated.n.astype(np.float64)
+    lower, upper = t_limits(value, np.sqrt(variance), df, plan.level)
+    kind = np.full(len(value), "t", dtype="<U24")
+    if plan.quantity == "proportion":
+        low, high = korn_graubard(value, variance, n, df, plan.level)
+        inside = (value > 0) & (value < 1)
+        lower, upper = np.where(inside, low, lower), np.where(inside, high, upper)
+        kind[inside] = "korn_graubard"
+        reach = one_sided(n, estimated.weighting if np.isnan(pooled) else np.full(len(n), pooled), df, plan.level)
+        for bound, other in ((0.0, reach), (1.0, 1 - reach)):
+            at = (value == bound) & (variance == 0)
+            lower[at] = np.minimum(bound, other)[at]
+            upper[at] = np.where(np.isnan(other), np.nan, np.maximum(bound, other))[at]
+            lower[at & np.isnan(other)] = np.nan
+            kind[at] = ONE_SIDED
+    kind[np.isnan(lower)] = ""
+    return lower, upper, kind

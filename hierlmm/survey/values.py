@@ -1,0 +1,63 @@
+"""The variable of a direct estimate: numbers, and for a proportion zeros and ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.column import Column
+from hierlmm.errors import DesignError, listed
+from hierlmm.survey.indicators import Indicator
+from hierlmm.survey.plan import Plan
+from hierlmm.survey.text import counted
+
+Vector = NDArray[np.float64]
+
+# What survey files write for "refused", "not known" and "not applicable" beside zeros and ones.
+CODES = frozenset({7.0, 8.0, 9.0, 97.0, 98.0, 99.0, -1.0, -8.0, -9.0})
+
+
+def checked_values(column: Column, variable: str | Indicator, plan: Plan, index: pd.Index) -> Vector:
+    """(n,) the variable. Raises DesignError for text, infinite values, and proportions of other than 0 and 1."""
+    if not column.is_number:
+        at = np.flatnonzero(column.values >= 0)[:3]
+        found = [repr(column.labels[column.values[i]]) for i in at]
+        raise DesignError(
+            f"The variable of an estimate must be numeric; column {column.name} holds {column.kind} such as "
+            f"{listed(found)} (rows {listed(index[at])}). Convert it: a share is the mean of a column of 0 and 1."
+        )
+    values = np.array(column.numbers())
+    if (bad := np.isinf(values)).any():
+        raise DesignError(
+            f"Values must be finite; column {column.name} is infinite in rows {listed(index[bad])}. Correct them."
+        )
+    y = values if isinstance(variable, str) else variable.values(values)
+    if plan.quantity == "proportion" and (other := (y != 0) & (y != 1)).any():
+        raise DesignError(
+            f"A proportion is of a variable that is 0 or 1; {plan.variable} has {listed(_counted(y[other]))}. "
+            'Recode them, use missing_codes=(8, 9) for codes of "not known", or quantity="mean" for a share of another '
+            "kind."
+        )
+    return y
+
+
+def _counted(values: Vector) -> list[str]:
+    found, count = np.unique(values, return_counts=True)
+    return [f"{value:g} ({counted(times, 'record')})" for value, times in zip(found, count, strict=True)]
+
+
+def value_notes(y: Vector, variable: str | Indicator, plan: Plan) -> Iterator[str]:
+    """A 0/1 variable with codes of "not known" among its values, in the mean of which they would be counted."""
+    if plan.quantity == "proportion" or not isinstance(variable, str):
+        return
+    values = set(np.unique(y).tolist()) if np.abs(y).max() <= max(CODES) else set()
+    others = values - {0.0, 1.0}
+    if values & {0.0, 1.0} and others and others <= CODES:
+        at = np.isin(y, list(others))
+        yield (
+            f"{plan.variable} is 0 or 1 but for {listed(_counted(y[at]))}: these look like codes and count as numbers "
+            "here. Give them as missing_codes=(...) to leave them out."
+        )
