@@ -67,8 +67,8 @@ def left_out(direct: DirectEstimates) -> Iterator[str]:
     if len(dropped):
         columns = dict.fromkeys(name for names in dropped.columns for name in names)
         yield (
-            f"{counted(len(dropped), 'record')} left out for missing values in {listed(columns)}: rows {listed(dropped.rows)}. "
-            "The estimates are as if these had not been drawn."
+            f"{counted(len(dropped), 'record')} left out for missing values in {listed(columns)}: rows "
+            f"{listed(dropped.rows)}. The estimates are as if these had not been drawn."
         )
     if dropped.unweighted:
         yield f"{counted(len(dropped.unweighted), 'record')} of weight 0 left out: rows {listed(dropped.unweighted)}."

@@ -118,8 +118,8 @@ def test_weights_that_cannot_be() -> None:
     """Negative, infinite, text; below 1 as inverse probabilities; another unit than the population sizes."""
     N = {"a": 40, "b": 40, "c": 70}
     for value, match in ((-1.0, "negative in rows t"), (np.inf, "infinite in rows t")):
+        wrong = RECORDS.assign(w=RECORDS["w"].where(RECORDS.index != "t", value))
         with pytest.raises(DesignError, match=match):
-            wrong = RECORDS.assign(w=RECORDS["w"].where(RECORDS.index != "t", value))
             direct_estimates(wrong, "y", area="area", weights="w")
     with pytest.raises(DesignError, match="column w holds text"):
         direct_estimates(RECORDS.assign(w="heavy"), "y", area="area", weights="w")
