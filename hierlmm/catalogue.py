@@ -66,7 +66,7 @@ _FILE = {"data", "model", "priors", "source", "answer"}
 _DATA = {"title", "rows", "columns", "provenance", "publication", "licence", "default"}
 _COLUMN = {"kind", "unit", "meaning", "levels"}
 _ANSWER = {"model", "quantity", "key", "labels", "value", "atol", "rtol", "mcse", "why", "source"}
-_METHODS = ("reml", "ml")
+_METHODS = ("reml", "ml", "fh", "pr", "amrl_ll", "ampl_ll", "amrl_yl", "ampl_yl", "mix")
 _ENGINES = ("integrate", "nuts")
 _TOLERANCES = ("atol", "rtol", "mcse")
 _DTYPES = {"number": "float64", "integer": "int64", "category": "str"}
@@ -87,7 +87,7 @@ class Column:
 class Answer:
     """A value that the model must give, with the reason for its tolerance and its source.
 
-    by         "reml", "ml" (a fit), "integrate" or "nuts" (a posterior, under `priors`, the texts of a prior each)
+    by         "reml", "ml" or another method of `hl.fit` (a fit), "integrate" or "nuts" (a posterior, under `priors`, the texts of a prior each)
     quantity   a name in QUANTITIES, which defines it; key says which, labels name the values, both as defined there
     values     one number a label, or one number or word where labels is empty
     atol, rtol, mcse   one is set, the others are zero: absolute, relative to each value, or in Monte Carlo standard

@@ -16,6 +16,8 @@ from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.boundary_test import BoundaryTest, area_boundary_test, boundary_test
 from hierlmm.frequentist.lmm_frames import correlation
 from hierlmm.frequentist.lmm_results import LMMFit
+from hierlmm.likelihood.area.criterion import ml_score, reml_score
+from hierlmm.likelihood.area.interval import likelihood_of
 
 Array = NDArray[np.float64]
 
@@ -92,8 +94,14 @@ def _area_row(fit: AreaFit, posterior: AreaPosterior) -> _Row:
     near = probability_below(np.sqrt(posterior.A_nodes), posterior.weight, NEGLIGIBLE * scale)
     name = next(iter(posterior.propriety.sd))
     verdict = _verdict(fit.A_hat, test, near, posterior.propriety.sd[name] <= 1, "")
-    multiplier = 2 * fit.certificate.multiplier if fit.A_hat == 0 else np.nan
-    return _row(test, verdict, fit.A_hat, multiplier, near, "")
+    return _row(test, verdict, fit.A_hat, _area_multiplier(fit) if fit.A_hat == 0 else np.nan, near, "")
+
+
+def _area_multiplier(fit: AreaFit) -> float:
+    """Derivative in A at 0 of −2 the log-likelihood of the method; moments may give 0 where it is negative."""
+    design, into = fit.design, fit.design.sampled
+    score = reml_score if likelihood_of(fit.method) == "reml" else ml_score
+    return float(-2 * score(0.0, design.y[into] - design.offset[into], design.X[into], design.D[into]))
 
 
 def _lmm_rows(fit: LMMFit, posterior: LMMPosterior) -> Iterator[_Row]:

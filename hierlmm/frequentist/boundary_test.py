@@ -17,6 +17,8 @@ from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.likelihood.area.criterion import ml_criterion as area_ml
 from hierlmm.likelihood.area.criterion import reml_criterion as area_reml
+from hierlmm.likelihood.area.estimators import ESTIMATORS
+from hierlmm.likelihood.area.interval import likelihood_of
 
 # A statistic this small beside the criteria it is the difference of is rounding: the fits are equal.
 ROUNDING = 1e-10
@@ -83,12 +85,14 @@ def boundary_test(fit: LMMFit, group: str, term: str) -> BoundaryTest:
 
 
 def area_boundary_test(fit: AreaFit) -> BoundaryTest:
-    """Compare the area-level fit with A = 0, same criterion: ½ chi²(0) + ½ chi²(1)."""
+    """Compare the maximum of the likelihood of the fit's method with A = 0: ½ chi²(0) + ½ chi²(1)."""
     design = fit.design
     into = design.sampled
     y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
-    criterion = area_reml if fit.method == "reml" else area_ml
-    at_zero, at_fit = (float(criterion(np.array([A]), y, X, D)[0]) for A in (0.0, fit.A_hat))
+    kind = likelihood_of(fit.method)
+    criterion = area_reml if kind == "reml" else area_ml
+    best = fit.A_hat if fit.method == kind else ESTIMATORS[kind](y, X, D).A
+    at_zero, at_fit = (float(criterion(np.array([A]), y, X, D)[0]) for A in (0.0, best))
     statistic = _clean(at_zero - at_fit, at_fit)
     (group,) = design.spec.random[0].group
     return BoundaryTest(group=group, term="Intercept", statistic=statistic, df=(0, 1), p=mixture_p(statistic, (0, 1)))

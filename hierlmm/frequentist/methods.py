@@ -31,7 +31,10 @@ def fit(
 
     method  of a linear mixed model: "reml", "ml", or a method of moments: "anova" (in unbalanced data Henderson's
             third method), "henderson1", "henderson2", "henderson3" (sums of squares in formula order),
-            "henderson3_partial" (each after all others), "mivque0", "minque" or "minque_iterated"
+            "henderson3_partial" (each after all others), "mivque0", "minque" or "minque_iterated". Of the Fay-Herriot
+            model: "reml", "ml", moments "fh" (Fay and Herriot) or "pr" (Prasad and Rao), or what is positive whatever
+            the data: "amrl_ll", "ampl_ll" (Li and Lahiri), "amrl_yl", "ampl_yl" (Yoshimori and Lahiri; rl times the
+            restricted, pl times the profile likelihood) and "mix" (Rubin-Bleuer and You)
 
     matrices  the matrices that an area-level spec names, by name, as in {"W": table}: square tables with the labels of
               the areas on rows and columns, in any order; a sampling covariance matrix may be a sequence of blocks

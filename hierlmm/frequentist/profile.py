@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from hierlmm.frequentist.lmm_variances import is_plain
 from hierlmm.likelihood.area.criterion import ml_criterion as area_ml
 from hierlmm.likelihood.area.criterion import reml_criterion as area_reml
+from hierlmm.likelihood.area.estimators import ESTIMATORS
+from hierlmm.likelihood.area.interval import likelihood_of
 from hierlmm.likelihood.lmm import LOG_2PI, CrossProducts, eliminate, solve_fixed
 from hierlmm.likelihood.lmm_derivatives import Method, project, slopes
 from hierlmm.likelihood.triangular import cholesky_lower
@@ -69,16 +71,18 @@ class ProfileCurve:
 
 
 def area_profile(fit: AreaFit) -> tuple[ProfileCurve, ...]:
-    """The curve of √A, exact at every point."""
+    """The curve of √A, exact at every point: of the likelihood of the method, above its own minimum."""
     design = fit.design
     into = design.sampled
     y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
     ends = fit.A_table(REACH_LEVEL)
     root = float(np.sqrt(fit.A_hat))
     values = np.linspace(np.sqrt(ends["lower"].iloc[0]), np.sqrt(ends["upper"].iloc[0]), AREA_POINTS)
-    values = np.union1d(values, root)
-    criterion = (area_reml if fit.method == "reml" else area_ml)(values**2, y, X, D)
-    above = np.asarray(criterion - criterion[np.searchsorted(values, root)], dtype=np.float64)
+    kind = likelihood_of(fit.method)
+    best = root if fit.method == kind else float(np.sqrt(ESTIMATORS[kind](y, X, D).A))
+    values = np.union1d(values, [root, best])
+    criterion = (area_reml if kind == "reml" else area_ml)(values**2, y, X, D)
+    above = np.asarray(criterion - criterion[np.searchsorted(values, best)], dtype=np.float64)
     return (ProfileCurve(design.spec.random[0].factor, "Intercept", "√A", values, above, root),)
 
 

@@ -17,6 +17,7 @@ from hierlmm.frequentist.lmm import restore
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.methods import LMM_METHODS
 from hierlmm.likelihood.area.criterion import ml_criterion, reml_criterion
+from hierlmm.likelihood.area.interval import likelihood_of
 from hierlmm.likelihood.parameters import Parameters
 
 # Working values of a fit, which are recomputed from the design at the saved theta.
@@ -53,7 +54,7 @@ def decode_lmm_fit(code: dict[str, Any], decode: Any) -> LMMFit:
 def checked(fit: AreaFit) -> AreaFit:
     """An area fit as it was read. Raises FileError where this version's criterion at its area variance is another."""
     design, into = fit.design, fit.design.sampled
-    criterion = reml_criterion if fit.method == "reml" else ml_criterion
+    criterion = reml_criterion if likelihood_of(fit.method) == "reml" else ml_criterion
     y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
     _agree(float(criterion(np.array([fit.A_hat]), y, X, D)[0]), -2 * fit.loglik)
     return fit

@@ -1,9 +1,10 @@
-"""Fitting the area-level model of Fay and Herriot (1979, JASA 74:269-277) by REML and by ML: a design in, a fit out."""
+"""Fitting the area-level model of Fay and Herriot (1979, JASA 74:269-277): a design and a method in, a fit out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,36 +12,69 @@ from numpy.typing import ArrayLike, NDArray
 from hierlmm.design import with_response
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import FitError, listed
-from hierlmm.frequentist.area.mse import Information, bias_ml, error_terms, variance_of_A
+from hierlmm.frequentist.area.mse import Information, fit_errors
+from hierlmm.frequentist.area.naming import HEADINGS
 from hierlmm.frequentist.area.notes import fit_notes
-from hierlmm.frequentist.area.results import AreaFit, AreaMethod, AreaOutcome
-from hierlmm.likelihood.area.estimators import ESTIMATORS
-from hierlmm.likelihood.area.moments import Blup, blup
+from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
+from hierlmm.likelihood.area.estimators import ON_WORKING, areas_needed
+from hierlmm.likelihood.area.interval import likelihood_of
+from hierlmm.likelihood.area.moments import Blup, blup_on
 from hierlmm.likelihood.area.variance import VarianceEstimate
+from hierlmm.likelihood.area.working import working
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 
-def fit_area_reml(design: AreaDesign, information: Information = "sum") -> AreaFit:
-    """Fit by restricted maximum likelihood; MSE = g1 + g2 + 2 g3.
+def fit_area(method: str, design: AreaDesign, information: Information = "sum") -> AreaFit:
+    """Estimate A by `method`, then β and the area means given Â, and their mean squared errors.
 
-    information  the variance of Â in g3: "sum" for 2/Σ V⁻² (Datta and Lahiri 2000), "trace" for 2/tr P²
+    method       see `likelihood.area.estimators`
+    information  the variance of Â in g3: "sum" for 2/Σ V⁻² (Datta and Lahiri 2000), "trace" for 2/tr P²; the moment
+                 estimators have one of their own
 
-    Raises FitError where the areas in the fit are not more than the coefficients.
+    Raises FitError where there are too few areas for the estimate to exist.
     """
-    return _fit(design, "reml", information)
+    into = design.sampled
+    y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
+    _check_size(method, design, len(y))
+    work = working(y, X, D)
+    estimate = ON_WORKING[method](work)
+    at = blup_on(estimate.A, work, design.X)
+    errors = fit_errors(method, estimate, information, design, at.half)
+    predicted = _predicted(design, at, estimate.A, errors.terms.gamma)
+    return AreaFit(
+        design=design,
+        method=method,
+        outcome=_outcome(estimate),
+        certificate=estimate,
+        information=information,
+        beta=at.beta,
+        vcov_beta=at.cov_beta,
+        A_hat=estimate.A,
+        var_A=errors.of_A.variance,
+        bias_A=errors.of_A.bias,
+        gamma=errors.terms.gamma,
+        synthetic=predicted.synthetic,
+        effect=predicted.effect,
+        eblup=predicted.eblup,
+        g1=errors.terms.g1,
+        g2=errors.terms.g2,
+        g3=errors.terms.g3,
+        mse=errors.mse,
+        mse_kind=errors.kind,
+        mse_unbiased=errors.terms.unbiased,
+        mse_valid=errors.valid,
+        residual=predicted.residual,
+        residual_variance=predicted.residual_variance,
+        loglik=estimate.loglik_reml if likelihood_of(method) == "reml" else estimate.loglik_ml,
+        marginal_loglik=estimate.loglik_ml,
+        notes=design.notes + fit_notes(design, method, estimate, predicted.eblup, errors),
+    )
 
 
-def fit_area_ml(design: AreaDesign, information: Information = "sum") -> AreaFit:
-    """Fit by maximum likelihood; MSE = g1 + g2 + 2 g3 − b(Â)(1−γ)², b the bias of Â (Datta and Lahiri 2000).
-
-    Arguments and errors as `fit_area_reml`.
-    """
-    return _fit(design, "ml", information)
-
-
-FITS: dict[str, Callable[[AreaDesign, Information], AreaFit]] = {"reml": fit_area_reml, "ml": fit_area_ml}
+FITS: dict[str, Callable[..., AreaFit]] = {method: partial(fit_area, method) for method in ON_WORKING}
+fit_area_reml, fit_area_ml = FITS["reml"], FITS["ml"]
 
 
 def refit(fit: AreaFit, y: ArrayLike) -> AreaFit:
@@ -52,60 +86,27 @@ def refit(fit: AreaFit, y: ArrayLike) -> AreaFit:
     return FITS[fit.method](with_response(fit.design, y), fit.information)
 
 
-def _fit(design: AreaDesign, method: AreaMethod, information: Information) -> AreaFit:
-    into = design.sampled
-    y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
-    _check_size(design, len(y))
-    estimate = ESTIMATORS[method](y, X, D)
-    at = blup(estimate.A, y, X, D, design.X)
-    var_A = variance_of_A(estimate, information)
-    bias = bias_ml(estimate.A, D, at.half[into]) if method == "ml" else 0.0
-    known = np.where(design.role == "unsampled", np.inf, design.D)
-    errors = error_terms(estimate.A, var_A, bias, known, at.half)
-    predicted = _predicted(design, at, estimate.A, errors.gamma)
-    return AreaFit(
-        design=design,
-        method=method,
-        outcome=_outcome(estimate),
-        certificate=estimate,
-        information=information,
-        beta=at.beta,
-        vcov_beta=at.cov_beta,
-        A_hat=estimate.A,
-        var_A=var_A,
-        bias_A=bias,
-        gamma=errors.gamma,
-        synthetic=predicted.synthetic,
-        effect=predicted.effect,
-        eblup=predicted.eblup,
-        g1=errors.g1,
-        g2=errors.g2,
-        g3=errors.g3,
-        mse=errors.mse,
-        mse_valid=(design.role == "direct") | (estimate.A > 0),
-        residual=predicted.residual,
-        residual_variance=predicted.residual_variance,
-        loglik=estimate.loglik_reml if method == "reml" else estimate.loglik_ml,
-        marginal_loglik=estimate.loglik_ml,
-        notes=design.notes + fit_notes(design, estimate, predicted.eblup, errors.mse),
-    )
-
-
-def _check_size(design: AreaDesign, m: int) -> None:
-    """Refuse a fit without a contrast left to estimate A from."""
+def _check_size(method: str, design: AreaDesign, m: int) -> None:
+    """Refuse a fit whose estimate of A does not exist."""
     p = design.X.shape[1]
-    if m > p:
-        return
-    raise FitError(
-        "The area variance is estimated from what the covariates leave over, so more areas than coefficients are "
-        f"needed; there are {m} areas in the fit and {p} coefficients ({listed(design.fixed)}). Remove "
-        "covariates or add areas."
-    )
+    if m <= p:
+        raise FitError(
+            "The area variance is estimated from what the covariates leave over, so more areas than coefficients are "
+            f"needed; there are {m} areas in the fit and {p} coefficients ({listed(design.fixed)}). Remove "
+            "covariates or add areas."
+        )
+    if m < areas_needed(method, p):
+        raise FitError(
+            f"{HEADINGS[method]} needs {areas_needed(method, p)} areas with {p} coefficients, because with fewer A "
+            f'times the likelihood rises without end; there are {m} in the fit. Use for example method="amrl_yl".'
+        )
 
 
 def _outcome(estimate: VarianceEstimate) -> AreaOutcome:
     if not estimate.converged:
         return AreaOutcome.NOT_CONVERGED
+    if estimate.lifted:
+        return AreaOutcome.BY_ADJUSTMENT
     return AreaOutcome.INTERIOR if estimate.A > 0 else AreaOutcome.AT_ZERO
 
 

@@ -9,26 +9,56 @@ from numpy.typing import NDArray
 
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import listed
+from hierlmm.frequentist.area.mse import FitErrors
+from hierlmm.frequentist.area.naming import HEADINGS
 from hierlmm.likelihood.area.variance import VarianceEstimate
 
 Vector = NDArray[np.float64]
 
 
-def fit_notes(design: AreaDesign, estimate: VarianceEstimate, eblup: Vector, mse: Vector) -> tuple[str, ...]:
-    """Sentences on this fit, the most important first; eblup and mse are (M,)."""
-    return (*_on_variance(estimate), *_on_areas(design, eblup, mse))
+def fit_notes(
+    design: AreaDesign, method: str, estimate: VarianceEstimate, eblup: Vector, errors: FitErrors
+) -> tuple[str, ...]:
+    """Sentences on this fit, the most important first; eblup is (M,)."""
+    return (
+        *_on_method(method, estimate),
+        *_on_variance(estimate),
+        *_on_errors(errors),
+        *_on_areas(design, eblup, errors.mse),
+    )
+
+
+def _on_method(method: str, estimate: VarianceEstimate) -> Iterator[str]:
+    if estimate.raw < 0:
+        yield f"{HEADINGS[method]} give {estimate.raw:.3g} for the area variance, cut at 0."
+    if method == "fh" and estimate.A == 0:
+        yield (
+            "The moment equation has no root above 0: the weighted sum of squares at A = 0 is already "
+            f"{1 + estimate.score:.3g} of the areas less the coefficients, its expectation."
+        )
+    if method == "mix":
+        took = "zero, and Li and Lahiri's adjusted profile likelihood was taken" if estimate.lifted else "positive"
+        yield f"MIX: the REML estimate is {took}."
 
 
 def _on_variance(estimate: VarianceEstimate) -> Iterator[str]:
     if estimate.A == 0:
         yield (
-            "At an area variance of exactly 0 the mse is g1 + g2 + 2 g3 (less the bias term under ML) as a formula "
-            "only: it supposes a positive area variance. g2 alone is the error if the variance truly is 0; the "
-            "posterior variance is the answer that covers both."
+            "At an area variance of exactly 0 the second-order formula (mse_unbiased) says nothing: it supposes a "
+            "positive area variance. g2 alone is the error if the variance truly is 0; the mse here is averaged over "
+            "what the data leave open about it."
         )
     if len(estimate.maxima) > 1:
         where = ", ".join(f"{A:.4g}" for A in estimate.maxima)
-        yield f"The likelihood has {len(estimate.maxima)} local maxima in the area variance: {where}; Â is the best."
+        yield f"What is maximised has {len(estimate.maxima)} local maxima in the area variance: {where}; Â is the best."
+
+
+def _on_errors(errors: FitErrors) -> Iterator[str]:
+    if (negative := errors.terms.unbiased < 0).any():
+        yield (
+            f"The second-order formula of the mse (mse_unbiased) is negative in {negative.sum()} areas; the mse is "
+            f"{errors.kind}."
+        )
 
 
 def _on_areas(design: AreaDesign, eblup: Vector, mse: Vector) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
-AreaMethod = Literal["reml", "ml"]
 IntervalKind = Literal["profile", "wald"]
 
 # Coverage of the intervals in the frames; every frame has a function beside it that takes another.
@@ -36,8 +35,12 @@ class AreaOutcome(Enum):
 
     INTERIOR = "The area variance estimate lies inside its range."
     AT_ZERO = (
-        "The likelihood is highest at area variance zero: every estimate is synthetic, and the expansion behind "
-        "the mean squared errors does not hold there."
+        "The estimate of the area variance is exactly zero: every estimate is synthetic, and its mean squared error is "
+        "averaged over what the data leave open about that variance."
+    )
+    BY_ADJUSTMENT = (
+        "The area variance estimate is positive by the adjustment of the method alone: the likelihood itself is "
+        "highest at zero. Mean squared errors are averaged over what the data leave open about that variance."
     )
     NOT_CONVERGED = (
         "The search for the area variance did not converge: do not use these estimates. Check the sampling "
@@ -52,27 +55,31 @@ class AreaFit:
     M areas in the order of `design.areas`, m of them in the fit (`design.sampled`); (M,) arrays are in that order.
 
     design        what was fitted; `spec` and `fingerprint` are the design's
-    method        "reml" or "ml"
+    method        how A was estimated: see `likelihood.area.estimators`
     outcome       how the fit ended, certificate the evidence for it
-    information   which information var_A (and so g3) is the inverse of: "sum" for 2/Σ V⁻², "trace" for 2/tr P²
+    information   which information var_A (and so g3) is the inverse of: "sum" for 2/Σ V⁻², "trace" for 2/tr P²; moment
+                  estimators have a variance of their own
     beta          (p,) generalised least-squares coefficients at Â; vcov_beta (p, p) = (X'V⁻¹X)⁻¹
     A_hat         estimate of A, units of y squared; exactly 0.0 when `outcome` is AT_ZERO
-    var_A         its asymptotic variance; bias_A its first-order bias (0 for REML)
+    var_A         its asymptotic variance; bias_A its first-order bias (0 for REML, pr and amrl_yl)
     gamma         (M,) weight on the direct estimate: in [0, 1) for areas in the fit, 0 unsampled, 1 where D = 0
     synthetic     (M,) offset + x'β
     effect        (M,) predicted area effect, γ_i (y_i − synthetic_i) for areas in the fit, 0 unsampled
     eblup         (M,) the estimate: synthetic + effect, the direct estimate where D = 0
     g1, g2, g3    (M,) terms of the mean squared error, units of y squared
-    mse           (M,) g1 + g2 + 2 g3 − bias_A (1 − γ)²
-    mse_valid     (M,) False where Â = 0, since the expansion supposes A > 0
+    mse           (M,) mean squared error to report, positive: what it is and why is said in `mse_kind`; see `area.mse`
+    mse_unbiased  (M,) the second-order formula g1 + g2 + 2 g3 − bias_A (1 − γ)², which can be negative and says nothing
+                  at Â = 0
+    mse_valid     (M,) False where `mse` has no ground to stand on: the search failed, or at Â = 0 the areas are too few
     residual      (M,) y − synthetic, nan where there is no direct estimate
     residual_variance  (M,) variance of that residual, V_i − x_i'(X'V⁻¹X)⁻¹x_i, nan outside the fit
-    loglik        of the criterion fitted, all constants; marginal_loglik the ML one at Â
+    loglik        the log-likelihood of the method at Â, all constants, without what adjusts it: the full one of ml,
+                  ampl_ll and ampl_yl, the restricted one of all others; marginal_loglik the full one
     notes         sentences a reader of the results should know, those of the design first
     """
 
     design: AreaDesign
-    method: AreaMethod
+    method: str
     outcome: AreaOutcome
     certificate: VarianceEstimate
     information: Information
@@ -89,6 +96,8 @@ class AreaFit:
     g2: Vector
     g3: Vector
     mse: Vector
+    mse_kind: str = "second order: g1 + g2 + 2 g3, less the bias term of ML, by an earlier version"
+    mse_unbiased: Vector = field(default_factory=lambda: np.zeros(0))
     mse_valid: NDArray[np.bool_]
     residual: Vector
     residual_variance: Vector
@@ -97,12 +106,14 @@ class AreaFit:
     notes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        if len(self.mse_unbiased) != len(self.mse):
+            object.__setattr__(self, "mse_unbiased", self.mse)
+        for each in fields(self):
+            value = getattr(self, each.name)
             if isinstance(value, np.ndarray):
                 copy = value.copy()
                 copy.setflags(write=False)
-                object.__setattr__(self, field.name, copy)
+                object.__setattr__(self, each.name, copy)
 
     @property
     def spec(self) -> ModelSpec:

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.design.notes import left_out
-from hierlmm.frequentist.area.mse import PRINTED
+from hierlmm.frequentist.area.mse import printed
+from hierlmm.frequentist.area.naming import HEADINGS
+from hierlmm.likelihood.area.interval import likelihood_of
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.area.results import AreaFit
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 WIDTH = 80
 # Columns of numbers are this wide; what is left of a line holds the name.
 CELL = 12
-NAMES = {"reml": "REML", "ml": "ML"}
 
 
 def summary(fit: AreaFit) -> str:
@@ -26,7 +27,7 @@ def summary(fit: AreaFit) -> str:
     from hierlmm.frequentist.area.results import AreaOutcome
 
     lines = [] if fit.outcome is AreaOutcome.INTERIOR else [*_wrapped(fit.outcome.value), ""]
-    lines += [*str(fit.spec).splitlines(), f"Estimated by {NAMES[fit.method]}", ""]
+    lines += [*str(fit.spec).splitlines(), f"Area variance by {HEADINGS[fit.method]}", ""]
     lines += [*_variance(fit), "", *_criteria(fit), "", *_fixed(fit), "", *_areas(fit)]
     for note in (*left_out(fit.design), *fit.notes):
         lines += ["", *_wrapped(note)]
@@ -55,16 +56,28 @@ def _table(frame: pd.DataFrame, heading: str) -> Iterator[str]:
 def _variance(fit: AreaFit) -> list[str]:
     frame = fit.A.drop(columns="interval")
     rows = list(_table(frame, "Area variance"))
-    return [*rows, f"  se from {PRINTED[fit.information]}, interval from the profile likelihood, 95 %"]
+    se = f"se from {printed(fit.method, fit.information)}"
+    return [*rows, f"  {se}, interval from the {_likelihood(fit)}, 95 %"]
+
+
+def _likelihood(fit: AreaFit) -> str:
+    """The likelihood that the interval of A is of."""
+    if fit.method in ("reml", "ml"):
+        return "profile likelihood"
+    return ("restricted" if likelihood_of(fit.method) == "reml" else "profile") + " likelihood itself"
 
 
 def _criteria(fit: AreaFit) -> list[str]:
-    name = NAMES[fit.method]
     rows = [_row("", ["log-lik.", "AIC", "BIC"])]
-    if fit.method == "reml":
-        rows.append(_row(f"{name}, coefficients integrated out", [fit.loglik, fit.aic, fit.bic]))
+    if likelihood_of(fit.method) == "reml":
+        rows.append(_row("Restricted (REML) likelihood" + _at(fit, "reml"), [fit.loglik, fit.aic, fit.bic]))
     marginal = [fit.marginal_loglik, fit.marginal_aic, fit.marginal_bic]
-    return [*rows, _row("Marginal (ML) likelihood" + (" at this estimate" if fit.method == "reml" else ""), marginal)]
+    return [*rows, _row("Marginal (ML) likelihood" + _at(fit, "ml"), marginal)]
+
+
+def _at(fit: AreaFit, likelihood: str) -> str:
+    """Whether a likelihood is at its maximum, in words."""
+    return "" if fit.method == likelihood else " at this estimate"
 
 
 def _fixed(fit: AreaFit) -> list[str]:
@@ -86,4 +99,4 @@ def _areas(fit: AreaFit) -> list[str]:
         values = values[np.isfinite(values)]
         if values.size:
             rows.append(_row("  " + label, [float(f(values)) for f in (np.min, np.median, np.max)]))
-    return rows
+    return [*rows, *(f"  {line}" for line in textwrap.wrap(f"mse: {fit.mse_kind}", WIDTH - 2))]

@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
-from hierlmm.frequentist.area.mse import PRINTED
+from hierlmm.frequentist.area.mse import printed
 from hierlmm.frequentist.area.notes import above_direct
-from hierlmm.likelihood.area.interval import likelihood_interval
+from hierlmm.likelihood.area.interval import likelihood_interval, likelihood_of
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.area.results import AreaFit, IntervalKind
@@ -42,7 +42,10 @@ def area_frame(fit: AreaFit, level: float) -> pd.DataFrame:
     gamma, synthetic, g1, g2, g3                as in `AreaFit`
     role                                        sampled, direct (sampling variance 0) or unsampled
     above_direct                                mse above the sampling variance
-    mse_valid                                   False where the area variance is 0, where the mse is a formula only
+    mse_unbiased                                the second-order formula, which can be negative
+    mse_valid                                   as in `AreaFit`
+
+    attrs: "mse" says what the mse is and why, "g3" which variance of Â is behind g3 (and behind the mse).
     """
     design = fit.design
     se = np.sqrt(fit.mse)
@@ -66,10 +69,12 @@ def area_frame(fit: AreaFit, level: float) -> pd.DataFrame:
             "g3": fit.g3,
             "role": design.role,
             "above_direct": above_direct(design, fit.mse),
+            "mse_unbiased": fit.mse_unbiased,
             "mse_valid": fit.mse_valid,
         }
     )
-    frame.attrs["g3"] = f"asymptotic variance of A: {PRINTED[fit.information]}"
+    frame.attrs["mse"] = fit.mse_kind
+    frame.attrs["g3"] = f"asymptotic variance of A: {printed(fit.method, fit.information)}"
     return frame
 
 
@@ -100,12 +105,13 @@ def variance_frame(fit: AreaFit, level: float, interval: IntervalKind) -> pd.Dat
         lower, upper = profile_interval(fit, level)
     row = {"term": "A", "estimate": fit.A_hat, "se": se, "lower": lower, "upper": upper, "interval": interval}
     frame = pd.DataFrame([row])
-    frame.attrs["se"] = f"asymptotic variance of A: {PRINTED[fit.information]}"
+    frame.attrs["interval"] = f"{likelihood_of(fit.method)} likelihood, around its own maximum"
+    frame.attrs["se"] = f"asymptotic variance of A: {printed(fit.method, fit.information)}"
     return frame
 
 
 def profile_interval(fit: AreaFit, level: float) -> tuple[float, float]:
-    """Profile-likelihood interval of A under the criterion that was fitted; 0 may be its lower end."""
+    """Interval of A by the likelihood of the method, around its own maximum: see `likelihood.area.interval`."""
     quantile(level)
     into = fit.design.sampled
     y = fit.design.y[into] - fit.design.offset[into]

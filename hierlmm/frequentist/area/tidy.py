@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from hierlmm.frequentist.area.mse import row_errors
 from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.lmm_tidy import LEVEL, chosen, together
 from hierlmm.frequentist.lmm_tidy_glance import COLUMNS
@@ -64,12 +65,11 @@ def _variance(fit: AreaFit) -> pd.DataFrame:
 
 
 def _effects(fit: AreaFit) -> pd.DataFrame:
-    """v̂ - v has variance g1 + γ² x'Cov(β)x, and 2 g3 (under ML less the bias of A) for the estimation of A."""
+    """The error of v̂ is that of x'β̂ + v̂ at x = 0: g2 is γ² x'Cov(β)x there, the rest as for the area's mean."""
     into = fit.design.sampled
     X, gamma = fit.design.X[into], fit.gamma[into]
-    of_beta = np.square(gamma) * np.einsum("ij,jk,ik->i", X, fit.vcov_beta, X)
-    mse = fit.g1[into] + of_beta + 2 * fit.g3[into] - fit.bias_A * np.square(1 - gamma)
-    se = np.sqrt(np.maximum(mse, 0.0))
+    half = gamma[:, None] * (X @ np.linalg.cholesky(fit.vcov_beta))
+    se = np.sqrt(row_errors(fit, np.zeros_like(X), np.flatnonzero(into), half))
     reach = quantile(LEVEL) * se
     effect = fit.effect[into]
     labels = {"group": _name(fit), "level": np.asarray(fit.design.areas[into], dtype=object), "term": "Intercept"}

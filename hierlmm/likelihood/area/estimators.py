@@ -1,4 +1,4 @@
-"""Nine estimators of the area variance A, by name: functions of y (m,), X (m, p) of full rank with p < m, D (m,) > 0.
+"""Nine estimators of the area variance A, by name.
 
     reml, ml          restricted and full maximum likelihood over A >= 0
     fh                Σ (y_i − x_i'β̃(A))²/(A + D_i) = m − p, 0 where there is no positive root (Fay and Herriot 1979,
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,29 +36,14 @@ Matrix = NDArray[np.float64]
 SOLVED = 1e-10
 
 
-def estimate_reml(y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
-    """Â that maximises ℓ_REML over A >= 0."""
-    return maximise(OBJECTIVES["reml"], working(y, X, D))
-
-
-def estimate_ml(y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
-    """Â that maximises ℓ_ML over A >= 0."""
-    return maximise(OBJECTIVES["ml"], working(y, X, D))
-
-
-def estimate_fh(y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
-    """Â that solves Σ (y_i − x_i'β̃(A))²/(A + D_i) = m − p; 0 where the left side is below m − p from A = 0 on."""
-    work = working(y, X, D)
+def _fay_herriot(work: Working) -> VarianceEstimate:
     A, evaluations = equation_root(work)
     return _moment(float(A[0]), work, float(left_over(A, work)[0]), evaluations=evaluations)
 
 
-def estimate_pr(y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
-    """Prasad and Rao's unbiased quadratic estimate of A, cut at 0; `raw` is what it was before."""
-    work = working(y, X, D)
-    raw = float(raw_moment(work)[0])
+def _prasad_rao(work: Working) -> VarianceEstimate:
+    raw, scale = float(raw_moment(work)[0]), work.basis.scale
     A = max(0.0, raw)
-    scale = work.basis.scale
     return replace(_moment(A, work, (raw - A) * scale, evaluations=0), raw=raw * scale)
 
 
@@ -77,41 +63,36 @@ def _moment(A: float, work: Working, rest: float, *, evaluations: int) -> Varian
     )
 
 
-def estimate_amrl_ll(y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
-    """Â that maximises log A + ℓ_REML; m − p > 2."""
-    return maximise(OBJECTIVES["amrl_ll"], working(y, X, D))
-
-
-def estimate_ampl_ll(y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
-    """Â that maximises log A + ℓ_ML; m > 2."""
-    return maximise(OBJECTIVES["ampl_ll"], working(y, X, D))
-
-
-def estimate_amrl_yl(y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
-    """Â that maximises (1/m) log arctan Σ γ_i + ℓ_REML."""
-    return maximise(OBJECTIVES["amrl_yl"], working(y, X, D))
-
-
-def estimate_ampl_yl(y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
-    """Â that maximises (1/m) log arctan Σ γ_i + ℓ_ML."""
-    return maximise(OBJECTIVES["ampl_yl"], working(y, X, D))
-
-
-def estimate_mix(y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
-    """Â of REML where that is positive, otherwise that of `estimate_ampl_ll`, whose certificate it then carries."""
-    work = working(y, X, D)
+def _mix(work: Working) -> VarianceEstimate:
+    """Where REML is zero the certificate is that of ampl_ll."""
     estimate = maximise(OBJECTIVES["reml"], work)
     return estimate if estimate.A > 0 else replace(maximise(OBJECTIVES["ampl_ll"], work), lifted=True)
 
 
-ESTIMATORS: dict[str, Callable[[Vector, Matrix, Vector], VarianceEstimate]] = {
-    "reml": estimate_reml,
-    "ml": estimate_ml,
-    "fh": estimate_fh,
-    "pr": estimate_pr,
-    "amrl_ll": estimate_amrl_ll,
-    "ampl_ll": estimate_ampl_ll,
-    "amrl_yl": estimate_amrl_yl,
-    "ampl_yl": estimate_ampl_yl,
-    "mix": estimate_mix,
+ON_WORKING: dict[str, Callable[[Working], VarianceEstimate]] = {
+    "reml": partial(maximise, OBJECTIVES["reml"]),
+    "ml": partial(maximise, OBJECTIVES["ml"]),
+    "fh": _fay_herriot,
+    "pr": _prasad_rao,
+    "amrl_ll": partial(maximise, OBJECTIVES["amrl_ll"]),
+    "ampl_ll": partial(maximise, OBJECTIVES["ampl_ll"]),
+    "amrl_yl": partial(maximise, OBJECTIVES["amrl_yl"]),
+    "ampl_yl": partial(maximise, OBJECTIVES["ampl_yl"]),
+    "mix": _mix,
 }
+
+
+def estimate(method: str, y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
+    """Â by a method of `ESTIMATORS`; y (m,), X (m, p) of full column rank with p < m, D (m,) positive."""
+    return ON_WORKING[method](working(y, X, D))
+
+
+ESTIMATORS: dict[str, Callable[[Vector, Matrix, Vector], VarianceEstimate]] = {
+    method: partial(estimate, method) for method in ON_WORKING
+}
+estimate_reml, estimate_ml = ESTIMATORS["reml"], ESTIMATORS["ml"]
+
+
+def areas_needed(method: str, p: int) -> int:
+    """The fewest areas with which the estimate exists, p the number of coefficients."""
+    return {"amrl_ll": p + 3, "ampl_ll": max(3, p + 1), "mix": max(3, p + 1)}.get(method, p + 1)

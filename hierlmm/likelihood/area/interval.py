@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.area.criterion import terms
+from hierlmm.likelihood.area.criterion import ml_constant, reml_constant, terms
 from hierlmm.likelihood.area.objective import OBJECTIVES, Objective, Reading, grid
 from hierlmm.likelihood.area.variance import maximise
 from hierlmm.likelihood.area.working import Working, working
@@ -44,12 +44,29 @@ def likelihood_interval(method: str, level: float, y: Vector, X: Matrix, D: Vect
     limit = NormalDist().inv_cdf((1 + level) / 2) ** 2
     best = maximise(objective, work).A / work.basis.scale
     target = float(_read(objective, np.array([best]), work).minus_2[0]) + limit
+    lower, upper = _hull(objective, best, target, work)
+    return lower * work.basis.scale, upper * work.basis.scale
+
+
+def level_set(method: str, loglik: float, y: Vector, X: Matrix, D: Vector) -> tuple[float, float] | None:
+    """Hull of {A >= 0: ℓ(A) >= loglik}, ℓ the likelihood of the method with all constants; None where it is empty."""
+    objective = OBJECTIVES[likelihood_of(method)]
+    work = working(y, X, D)
+    best = maximise(objective, work).A / work.basis.scale
+    constant = (ml_constant if objective.likelihood == "ml" else reml_constant)(work)
+    target = -2 * loglik - constant
+    if float(_read(objective, np.array([best]), work).minus_2[0]) > target:
+        return None
+    lower, upper = _hull(objective, best, target, work)
+    return lower * work.basis.scale, upper * work.basis.scale
+
+
+def _hull(objective: Objective, best: float, target: float, work: Working) -> tuple[float, float]:
     points = np.union1d(_reaching(objective, target, work), best)
     inside = np.flatnonzero(_read(objective, points, work).minus_2 <= target)
     first, last = int(inside[0]), int(inside[-1])
     lower = 0.0 if first == 0 else _crossing(points[first], points[first - 1], target, work, objective)
-    upper = _crossing(points[last], points[last + 1], target, work, objective)
-    return lower * work.basis.scale, upper * work.basis.scale
+    return lower, _crossing(points[last], points[last + 1], target, work, objective)
 
 
 def _read(objective: Objective, A: Vector, work: Working) -> Reading:

@@ -111,7 +111,11 @@ def blup(A: float, y: Vector, X: Matrix, D: Vector, rows: Matrix) -> Blup:
 
     Rows are centred as X is before anything is multiplied, so that a covariate far from zero costs no digits.
     """
-    work = working(y, X, D)
+    return blup_on(A, working(y, X, D), rows)
+
+
+def blup_on(A: float, work: Working, rows: Matrix) -> Blup:
+    """The same from data in working units; A and rows (k, p) in those of the data."""
     basis = work.basis
     fit = factor(1 / (A / basis.scale + basis.D[None, :]), work)
     beta, cov_beta = coefficients(fit, work)

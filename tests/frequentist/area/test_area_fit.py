@@ -71,7 +71,8 @@ def test_estimates_and_error_terms_equal_the_40_digit_answers(name, method):
 
     fit = FITS[method](case_design(name))
 
-    for quantity, got in {"eblup": fit.eblup, "g1": fit.g1, "g2": fit.g2, "g3": fit.g3, "mse": fit.mse}.items():
+    got_of = {"eblup": fit.eblup, "g1": fit.g1, "g2": fit.g2, "g3": fit.g3, "mse": fit.mse_unbiased}
+    for quantity, got in got_of.items():
         assert_allclose(got[every], want[quantity], rtol=1e-10, atol=0, err_msg=quantity)
     assert_allclose(fit.beta, want["beta"], rtol=1e-9)
     assert_allclose(fit.fixed["se"], want["se_beta"], rtol=1e-10)
@@ -102,7 +103,7 @@ def test_the_exact_information_of_reml_can_be_asked_for(name):
 
     fit = fit_area_reml(case_design(name), information="trace")
 
-    assert_allclose(fit.mse[every], want["mse_trace"], rtol=1e-10)
+    assert_allclose(fit.mse_unbiased[every], want["mse_trace"], rtol=1e-10)
     assert "2/tr P²" in fit.areas.attrs["g3"]
     assert "2/tr P²" in fit.summary()
 
@@ -128,15 +129,16 @@ def test_the_eblup_is_the_posterior_mean_with_the_area_variance_plugged_in(name)
 
 
 def test_zero_is_said_and_marked():
-    """Exact zero: estimates are synthetic, g1 is 0, and every mse is marked as outside the expansion's reach."""
+    """Exact zero: estimates are synthetic, g1 is 0, the formula is kept apart from an mse that says what it is."""
     fit = fit_area_reml(case_design("boundary_b1"))
 
     frame = fit.areas
     assert fit.A_hat == 0.0
     assert_allclose(frame["estimate"], frame["synthetic"], rtol=1e-12)
     assert (frame["g1"] == 0).all()
-    assert not frame["mse_valid"].any()
-    assert_allclose(frame["mse"], frame["g2"] + 2 * frame["g3"], rtol=1e-14)
+    assert frame["mse_valid"].all()
+    assert "Â is 0" in frame.attrs["mse"]
+    assert_allclose(frame["mse_unbiased"], frame["g2"] + 2 * frame["g3"], rtol=1e-14)
     assert fit.summary().replace("\n", " ").startswith(AreaOutcome.AT_ZERO.value)
     assert any("exactly 0" in note for note in fit.notes)
     assert fit.A["lower"].item() == 0.0 < fit.A["upper"].item()
@@ -294,13 +296,14 @@ def test_a_coefficient_of_variation_at_zero_is_nan_and_said():
 
 
 def test_areas_worse_than_their_direct_estimate_are_flagged():
-    """The flag is mse > D, area by area; on boundary_b1 the exact mse exceeds D for two of them."""
-    want, D = CASES["boundary_b1"]["ml"]["mse"], np.array(CASES["boundary_b1"]["D"])
+    """The flag is mse > D, area by area; the 40-digit answers for boundary_b15 by REML say which areas these are."""
+    case = CASES["boundary_b15"]
+    want = np.array(case["reml"]["mse"]) > np.array(case["D"])[:: case["stride"]]
 
-    fit = fit_area_ml(case_design("boundary_b1"))
+    fit = fit_area_reml(case_design("boundary_b15"))
 
-    assert list(fit.areas["above_direct"]) == list(np.array(want) > D)
-    assert fit.areas["above_direct"].any()
+    assert list(fit.areas["above_direct"][:: case["stride"]]) == list(want)
+    assert want.any()
 
 
 def test_as_many_coefficients_as_areas_is_refused_by_name():
