@@ -276,18 +276,19 @@ def test_25_27_areas_without_variance_or_estimate():
 
 
 def test_28_area_variance_zero():
-    """28: A = 0 exactly: mse = g1 + g2 + 2 g3 with g1 = 0 and g3 = 2 / (D Σ D⁻²), marked as outside its reach."""
+    """28: A = 0 exactly: the formula g2 + 2 g3, g3 = 2 / (D Σ D⁻²), beside an mse that is valid there and above g2."""
     data = areas(y=lambda d: 10 + 2 * d["x"] + 0.1 * np.tile([1, -1], 5))
     fit, posterior = hl.fit(FAY_HERRIOT, data), hl.posterior(FAY_HERRIOT, data, draws=0, seed=1)
     frame = fit.areas
 
     assert fit.outcome is AreaOutcome.AT_ZERO
     assert fit.A_hat == 0
-    assert not frame["mse_valid"].any()
+    assert frame["mse_valid"].all()
     assert_allclose(frame["g3"], 2 / (data["D"] * (data["D"] ** -2.0).sum()), rtol=1e-10)
-    assert_allclose(frame["mse"], frame["g2"] + 2 * frame["g3"], rtol=1e-12)
+    assert_allclose(frame["mse_unbiased"], frame["g2"] + 2 * frame["g3"], rtol=1e-12)
+    assert (frame["mse"] > frame["g2"]).all()
     assert (posterior.areas["se"] > 0).all()
-    assert "does not hold there" in " ".join(fit.summary().split())
+    assert "does not hold" in " ".join(fit.summary().split())
     compared = hl.compare(fit, posterior)
     assert compared.boundary["verdict"].tolist() == ["at zero"]
     assert {"g2", "mse", "posterior_variance"} <= set(compared.mse.columns)

@@ -1,68 +1,166 @@
-"""Mean squared error of the EBLUP of an area mean, second order, by its terms.
+"""The mean squared errors that an area-level fit holds, and what they are: in words, with the reason.
 
-    g1_i = γ_i D_i                        what is left if A and β were known
-    g2_i = (1−γ_i)² x_i'(X'V⁻¹X)⁻¹x_i     estimating β
-    g3_i = D_i² V_i⁻³ v(Â)                estimating A, v(Â) its asymptotic variance
-    MSE_i = g1_i + g2_i + 2 g3_i − b(Â)(1−γ_i)²,   b the bias of Â: 0 for REML, for ML
-    b = −tr[(X'V⁻¹X)⁻¹X'V⁻²X] / Σ V_j⁻²
+    second order   g1 + g2 + 2 g3 − b(Â)(1−γ)², without bias to second order: see `likelihood.area.errors`
+    positive       u exp(−c/u), u = g1 + g2 + 2 g3 and c = b(Â)(1−γ)², for the estimators whose b(Â) can be positive,
+                   so that u − c can be negative: fh (its b is a sum of squares), amrl_ll, ampl_ll. For all others
+                   b <= 0 and u − c >= u > 0
+    at zero        where the likelihood or the moment equation itself says A = 0, whether or not an adjustment then
+                   makes Â positive, an expansion around Â says nothing: the error is averaged over what the data leave
+                   open about A, as `likelihood.area.errors_integrated` does. It is positive, too
 
-Sources: Prasad and Rao (1990, JASA 85:163-171), Datta and Lahiri (2000, Statistica Sinica 10:613-627), Rao and
-Molina (2015, Small Area Estimation, 2nd ed., sec. 6.2). The limit D_i -> infinity is an area that was not sampled:
-γ = 0, g1 = A, g2 = x'(X'V⁻¹X)⁻¹x, g3 = 0, and under ML the bias of Â stays: MSE = A + x'(X'V⁻¹X)⁻¹x − b. The limit
-D_i -> 0 is an area that is known: every term is 0.
+Simulation with 15 areas of unequal D chose among them: at Â = 0 the average is nearer to the mean squared error given
+Â = 0 than the formula is for an A of half a typical D or more, where the formula is far too small; where A truly is 0
+both are too large. tests/frequentist/area/test_mse.py holds a small one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.design.types import AreaDesign
+from hierlmm.likelihood.area.errors import Asymptotics, ErrorTerms, asymptotics, error_terms, positive
+from hierlmm.likelihood.area.errors_integrated import integrated_errors, matching_exists
 from hierlmm.likelihood.area.variance import VarianceEstimate
+
+if TYPE_CHECKING:
+    from hierlmm.frequentist.area.results import AreaFit
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
+Positions = NDArray[np.intp]
 
 # Which information the asymptotic variance of Â, and so g3, is the inverse of: Σ V⁻²/2 (its leading term, and what
 # other programs use for ML and REML alike) or tr(P²)/2 (the exact expected information of REML).
 Information = Literal["sum", "trace"]
 PRINTED: dict[str, str] = {"sum": "2/Σ V⁻²", "trace": "2/tr P²"}
+# Moment estimators have a variance of their own, whichever information is asked for.
+MOMENTS: dict[str, str] = {"fh": "2 m/(Σ V⁻¹)²", "pr": "2 Σ V²/m²"}
+
+SECOND_ORDER = "second order: g1 + g2 + 2 g3"
+WITH_BIAS = "second order: g1 + g2 + 2 g3 − b(1−γ)², b the bias of Â"
+POSITIVE = (
+    "second order, positive by construction: u exp(−c/u), u = g1 + g2 + 2 g3, c = b(1−γ)², b the bias of Â; u − c can "
+    "be negative for this estimator"
+)
+AVERAGED = (
+    "averaged over what the data leave open about A, by the second-order matching prior: {why}, where an expansion "
+    "around Â does not hold"
+)
+FEW = (
+    "; with {m} areas and {p} coefficients that prior leaves no posterior (it needs m > p + 2), and its proper factor "
+    "Σ(A+D)⁻² stands in"
+)
+AT_ZERO = "Â is 0"
+LIFTED = "the likelihood is highest at A = 0 and Â is positive by its adjustment alone"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ErrorTerms:
-    """γ (k,) and the terms of the mean squared error (k,), units of y squared, as in the module's docstring."""
+class FitErrors:
+    """The terms, the variance and bias of Â behind them, and the mean squared errors (M,) to report; see `AreaFit`."""
 
-    gamma: Vector
-    g1: Vector
-    g2: Vector
-    g3: Vector
+    terms: ErrorTerms
+    of_A: Asymptotics
     mse: Vector
+    valid: NDArray[np.bool_]
+    kind: str
 
 
-def error_terms(A: float, var_A: float, bias: float, D: Vector, g2_half: Matrix) -> ErrorTerms:
-    """Terms for k areas: D (k,) is inf where there is no direct estimate and 0 where it is exact.
+def printed(method: str, information: Information) -> str:
+    """The formula of the variance of Â behind g3."""
+    return MOMENTS.get(method, PRINTED[information])
 
-    g2_half  (k, p) with |row i|² = x_i'(X'V⁻¹X)⁻¹x_i
+
+def variance_and_bias(
+    method: str, estimate: VarianceEstimate, D: Vector, half: Matrix, information: Information
+) -> Asymptotics:
+    """v and b of Â: D (m,) and half (m, p) of the areas in the fit. The information is a choice for v alone."""
+    found = asymptotics(_estimator(method, estimate), estimate.A, D, half)
+    if information == "sum" or method in MOMENTS:
+        return found
+    return Asymptotics(1 / estimate.information_trace, found.bias)
+
+
+def fit_errors(
+    method: str, estimate: VarianceEstimate, information: Information, design: AreaDesign, half: Matrix
+) -> FitErrors:
+    """Mean squared errors of the M areas of a design; half (M, p), |row i|² = x_i'(X'V⁻¹X)⁻¹x_i at Â."""
+    into = design.sampled
+    of_A = variance_and_bias(method, estimate, design.D[into], half[into], information)
+    known = np.where(design.role == "unsampled", np.inf, design.D)
+    terms = error_terms(estimate.A, of_A, known, half)
+    direct = design.role == "direct"
+    if at_boundary(estimate):
+        mse = np.where(direct, 0.0, _averaged(design, estimate.A, design.X, _own(design)))
+    else:
+        mse = reported(method, terms.unbiased, of_A, terms.shrinkage)
+    few = at_boundary(estimate) and not matching_exists(int(into.sum()), half.shape[1])
+    return FitErrors(terms, of_A, mse, direct | (estimate.converged and not few), _kind(method, estimate, design))
+
+
+def reported(method: str, unbiased: Vector, of_A: Asymptotics, shrinkage: Vector) -> Vector:
+    """`unbiased` (k,) itself, or made positive for the estimators of which it can be negative; shrinkage (k,) 1 − γ."""
+    if method not in CAN_BE_NEGATIVE:
+        return unbiased
+    correction = of_A.bias * np.square(shrinkage)
+    return positive(unbiased + correction, correction)
+
+
+# The estimators whose b(Â) can be positive. mix is ampl_ll only where the likelihood is highest at 0.
+CAN_BE_NEGATIVE = ("fh", "amrl_ll", "ampl_ll")
+
+
+def row_errors(fit: AreaFit, rows: Matrix, area: Positions, half: Matrix) -> Vector:
+    """(k,) mean squared errors of x'β̂ + v̂ for x'β + v, of the kind that the fit holds.
+
+    rows  (k, p) covariates x; all 0 for the area effect alone
+    area  (k,) position in `design.areas` of the area whose effect v is; -1, or an area that is not in the fit: a new
+          draw of the effect
+    half  (k, p) with |row|² = |x − γ x_i|² in the metric (X'V⁻¹X)⁻¹ at Â
     """
-    sampled = np.isfinite(D) & (D > 0)
-    precision = np.where(sampled, 1 / np.where(sampled, A + D, 1.0), 0.0)
-    B = np.where(sampled, precision * np.where(sampled, D, 0.0), np.where(D > 0, 1.0, 0.0))
-    # γ is A/(A + D) rather than 1 − B, so that a small one keeps its digits.
-    gamma = np.where(sampled, A * precision, np.where(D > 0, 0.0, 1.0))
-    g1, g3 = A * B, B * B * precision * var_A
-    g2 = B * B * np.square(g2_half).sum(axis=1)
-    return ErrorTerms(gamma, g1, g2, g3, g1 + g2 + 2 * g3 - bias * B * B)
+    design = fit.design
+    own = np.where(area >= 0, _own(design)[area], -1)
+    if at_boundary(fit.certificate):
+        return _averaged(design, fit.A_hat, rows, own)
+    known = own >= 0
+    shrinkage = np.where(known, 1 - fit.gamma[area], 1.0)
+    g1, g3 = np.where(known, fit.g1[area], fit.A_hat), np.where(known, fit.g3[area], 0.0)
+    unbiased = g1 + np.square(half).sum(axis=1) + 2 * g3 - fit.bias_A * np.square(shrinkage)
+    return reported(fit.method, unbiased, Asymptotics(fit.var_A, fit.bias_A), shrinkage)
 
 
-def variance_of_A(estimate: VarianceEstimate, information: Information) -> float:
-    """Asymptotic variance of Â, units of y to the fourth, as the inverse of the information named."""
-    return 1 / (estimate.information_sum if information == "sum" else estimate.information_trace)
+def at_boundary(estimate: VarianceEstimate) -> bool:
+    """Whether the data themselves put A at 0."""
+    return estimate.A == 0 or estimate.lifted
 
 
-def bias_ml(A: float, D: Vector, g2_half: Matrix) -> float:
-    """Bias of Â_ML to first order, never positive: D (m,) and g2_half (m, p) of the areas in the fit."""
-    w2 = np.square(1 / (A + D))
-    return -float(w2 @ np.square(g2_half).sum(axis=1) / w2.sum())
+def _estimator(method: str, estimate: VarianceEstimate) -> str:
+    """The estimator whose variance and bias Â has."""
+    if method != "mix":
+        return method
+    return "ampl_ll" if estimate.lifted else "reml"
+
+
+def _own(design: AreaDesign) -> Positions:
+    """(M,) position of each area among those in the fit, -1 outside it."""
+    into = design.sampled
+    return np.where(into, np.cumsum(into) - 1, -1)
+
+
+def _averaged(design: AreaDesign, A: float, rows: Matrix, own: Positions) -> Vector:
+    into = design.sampled
+    y = design.y[into] - design.offset[into]
+    return integrated_errors(A, y, design.X[into], design.D[into], rows, own)
+
+
+def _kind(method: str, estimate: VarianceEstimate, design: AreaDesign) -> str:
+    m, p = int(design.sampled.sum()), design.X.shape[1]
+    if at_boundary(estimate):
+        few = "" if matching_exists(m, p) else FEW.format(m=m, p=p)
+        return AVERAGED.format(why=LIFTED if estimate.A > 0 else AT_ZERO) + few
+    if method in CAN_BE_NEGATIVE:
+        return POSITIVE
+    return WITH_BIAS if method in ("ml", "ampl_yl") else SECOND_ORDER

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.types import NewRows
+from hierlmm.frequentist.area.mse import row_errors
 from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.bootstrap.arguments import check_count
 from hierlmm.likelihood.area.moments import blup
@@ -33,8 +34,8 @@ def predict_rows(fit: AreaFit, rows: NewRows, level: float) -> pd.DataFrame:
     A row of an area in the fit is predicted with that area's effect ("eblup"): with covariates x other than the
     area's own x_i, g2 becomes |x − γ_i x_i|² in the metric (X'V⁻¹X)⁻¹. A row of any other area is a new draw from
     the population of areas ("synthetic"), never another area's effect; one whose sampling variance is 0 keeps its
-    direct estimate ("direct"). `frame.attrs["se_contains"]` says of each basis what its se covers. At Â = 0 the mse
-    is outside the reach of its expansion, as in `AreaFit`. Source: Rao and Molina (2015, sec. 6.2).
+    direct estimate ("direct"). `frame.attrs["se_contains"]` says of each basis what its se covers; the mse is of the
+    kind that the fit holds, `AreaFit.mse_kind`. Source: Rao and Molina (2015, sec. 6.2).
     """
     design = fit.design
     area = design.areas.get_indexer(rows.groups[0])
@@ -47,10 +48,7 @@ def predict_rows(fit: AreaFit, rows: NewRows, level: float) -> pd.DataFrame:
     at = blup(fit.A_hat, y, design.X[into], design.D[into], both)
     half, own = np.split(at.half, 2)
     gamma = np.where(sampled, fit.gamma[area], 0.0)
-    g2 = np.square(half - gamma[:, None] * own).sum(axis=1)
-    g1 = np.where(sampled, fit.g1[area], fit.A_hat)
-    g3 = np.where(sampled, fit.g3[area], 0.0)
-    mse = np.where(direct, 0.0, g1 + g2 + 2 * g3 - fit.bias_A * np.square(1 - gamma))
+    mse = np.where(direct, 0.0, row_errors(fit, rows.X, area, half - gamma[:, None] * own))
     estimate = rows.offset + at.fitted[: len(area)] + np.where(sampled, fit.effect[area], 0.0)
     estimate = np.where(direct, fit.eblup[area], estimate)
     reach = quantile(level) * np.sqrt(mse)

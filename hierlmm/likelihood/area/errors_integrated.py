@@ -11,7 +11,8 @@ A, so it holds at Â = 0, where an expansion around Â does not; it is positive,
 
 the posterior variance is without bias to second order for the mean squared error of the EBLUP of area i (Datta, Rao
 and Smith 2005, Biometrika 92:183-196). As D_i grows it becomes Σ_j (A + D_j)⁻², which serves areas without a direct
-estimate. π_i leaves a proper posterior with m > p + 2 areas; with fewer, that proper factor serves all of them.
+estimate. π_i leaves a proper posterior with m > p + 2 areas; with fewer, that proper factor serves all of them. A
+prediction at covariates that are not the area's own has an error that grows with A, and needs m > p + 4 for π_i.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.area.criterion import criteria
 from hierlmm.likelihood.area.working import CHUNK, Factor, Working, factor, in_chunks, working
 
 Vector = NDArray[np.float64]
@@ -33,10 +33,14 @@ Positions = NDArray[np.intp]
 
 # The integrand is left out where it is below exp(-DROP) of its largest value.
 DROP = 40.0
-# Gauss-Legendre nodes a panel; a panel is at most WIDTH in log(A + min D), on which scale the integrand changes.
-NODES, WIDTH = 10, 1.0
-# Fewest panels, and points of a scan for the range of the integral.
-PANELS, SCAN = 5, 40
+# Gauss-Legendre nodes a panel; a panel is at most WIDTH in log(A + min D), on which scale the integrand changes, and
+# there are PANELS or more.
+NODES, WIDTH = 16, 2.0
+PANELS = 3
+# m − p above which a matching prior leaves a proper posterior of an area's own mean, and of a mean elsewhere.
+OWN, ELSEWHERE = 2, 4
+# Points of a scan for the range of the integral, and most scans, each of what the one before left.
+SCAN, SCANS = 12, 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,18 +63,20 @@ class Rows:
     """k predictions x'β + γ_i (y_i − x_i'β) in working units.
 
     target  (k, p) x on the basis Q; own (k, p) x_i, zero where there is no area's direct estimate in it
+    apart   (k, p) x − x_i, exactly 0 for an area's own mean
     D       (k,) sampling variance of that estimate, inf where there is none; residual (k,) its OLS residual, or 0
     """
 
     target: Matrix
     own: Matrix
+    apart: Matrix
     D: Vector
     residual: Vector
 
 
 def matching_exists(m: int, p: int) -> bool:
     """Whether the matching prior of an area leaves a proper posterior with m areas and p coefficients."""
-    return m > p + 2
+    return m - p > OWN
 
 
 def integrated_errors(A_hat: float, y: Vector, X: Matrix, D: Vector, rows: Matrix, own: Positions) -> Vector:
@@ -83,9 +89,10 @@ def integrated_errors(A_hat: float, y: Vector, X: Matrix, D: Vector, rows: Matri
     """
     work = working(y, X, D)
     lattice = _lattice(work)
-    at = _lattice_at(np.array([A_hat / work.basis.scale]), work)
-    matching = matching_exists(*X.shape)
-    errors = [_errors(part, at, lattice, matching) for part in _parts(rows, own, lattice.A.size, work)]
+    at = _predicting(A_hat, work)
+    errors = [
+        _errors(part, at, lattice, X.shape[0] - X.shape[1]) for part in _parts(rows, own, X, lattice.A.size, work)
+    ]
     return work.basis.scale * np.concatenate([*errors, np.zeros(0)])
 
 
@@ -99,11 +106,11 @@ def integrated_factor(
     """
     work = working(y, X, D)
     lattice = _lattice(work)
-    at = _lattice_at(np.array([A_hat / work.basis.scale]), work)
+    at = _predicting(A_hat, work)
     weight = np.exp(lattice.weight - lattice.weight.max())
     weight /= weight.sum()
     independent, columns = [], []
-    for part in _parts(rows, own, lattice.A.size, work):
+    for part in _parts(rows, own, X, lattice.A.size, work):
         g1, tilt, moved = _pieces(part, at, lattice)
         independent.append(weight @ g1)
         loads = np.concatenate([tilt, moved[:, :, None]], axis=2) * np.sqrt(weight)[:, None, None]
@@ -112,12 +119,12 @@ def integrated_factor(
     return work.basis.scale * np.concatenate(independent), math.sqrt(work.basis.scale) * F
 
 
-def _errors(rows: Rows, at: Lattice, lattice: Lattice, matching: bool) -> Vector:
-    """Mean squared errors in working units; each row has its own prior where `matching` is True."""
+def _errors(rows: Rows, at: Lattice, lattice: Lattice, contrasts: int) -> Vector:
+    """Mean squared errors in working units, each row with its own prior where m − p = `contrasts` leaves one."""
     g1, tilt, moved = _pieces(rows, at, lattice)
-    log_weight = np.repeat(lattice.weight[:, None], len(rows.D), axis=1)
-    if matching:
-        log_weight = log_weight + 2 * np.log1p(lattice.A[:, None] / rows.D)
+    needed = np.where(rows.apart.any(axis=1), ELSEWHERE, OWN)
+    D = np.where(contrasts > needed, rows.D, np.inf)
+    log_weight = lattice.weight[:, None] + 2 * np.log1p(lattice.A[:, None] / D)
     weight = np.exp(log_weight - log_weight.max(axis=0))
     total = g1 + np.square(tilt).sum(axis=2) + np.square(moved)
     return np.asarray((weight * total).sum(axis=0) / weight.sum(axis=0))
@@ -130,23 +137,29 @@ def _pieces(rows: Rows, at: Lattice, lattice: Lattice) -> tuple[Matrix, Array, M
     D = np.where(known, rows.D, 1.0)
     gamma = np.where(known, A / (A + D), 0.0)
     g1 = np.where(known, gamma * D, A)
-    tilt = (rows.target - gamma[:, :, None] * rows.own) @ lattice.root.mT
+    # x − γ x_i as (x − x_i) + (1 − γ) x_i: nothing is left of rounding where A is large beside D.
+    shrinkage = np.where(known, D / (A + D), 0.0)
+    tilt = (rows.apart + shrinkage[:, :, None] * rows.own) @ lattice.root.mT
     before = np.where(known, at.A[0] / (at.A[0] + D), 0.0)
     moved = (lattice.delta - at.delta) @ rows.target.T
     moved = moved + gamma * (rows.residual - lattice.delta @ rows.own.T)
     return g1, tilt, moved - before * (rows.residual - at.delta[0] @ rows.own.T)
 
 
-def _parts(rows: Matrix, own: Positions, nodes: int, work: Working) -> Iterator[Rows]:
+def _parts(rows: Matrix, own: Positions, X: Matrix, nodes: int, work: Working) -> Iterator[Rows]:
     """The rows in working units, as many at once as stay in the cache."""
     size = max(1, CHUNK // nodes)
     has = own >= 0
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
         mine, which = has[part], own[part]
+        target = rows[part] @ work.basis.centring @ work.basis.to_basis
+        same = mine & (rows[part] == X[which]).all(axis=1)
+        theirs = np.where(mine[:, None], work.basis.Q[which], 0.0)
         yield Rows(
-            target=rows[part] @ work.basis.centring @ work.basis.to_basis,
-            own=np.where(mine[:, None], work.basis.Q[which], 0.0),
+            target=np.where(same[:, None], theirs, target),
+            own=theirs,
+            apart=np.where(same[:, None], 0.0, target - theirs),
             D=np.where(mine, work.basis.D[which], np.inf),
             residual=np.where(mine, work.y[which], 0.0),
         )
@@ -159,55 +172,64 @@ def _lattice(work: Working) -> Lattice:
     x, w = np.polynomial.legendre.leggauss(NODES)
     width = (high - low) / panels
     t = low + width * (np.arange(panels)[:, None] + (x + 1) / 2).ravel()
-    A = work.basis.D.min() * np.expm1(t)
-    weight = _log_density(t, work) + np.log(np.tile(w, panels))
-    found = _lattice_at(A, work)
-    return Lattice(A, weight, found.root, found.delta)
+    found = _at(t, work)
+    return Lattice(found.A, found.weight + np.log(np.tile(w, panels)), found.root, found.delta)
 
 
-def _lattice_at(A: Vector, work: Working) -> Lattice:
-    """Weighted least squares at A (N,), with equal weights."""
-
-    def fitted(part: Vector, of: Working) -> tuple[Array, ...]:
-        fit: Factor = factor(1 / (part[:, None] + of.basis.D), of)
-        return fit.root, fit.delta
-
-    root, delta = in_chunks(fitted, A, work)
-    return Lattice(A, np.zeros(A.size), root, delta)
+def _predicting(A_hat: float, work: Working) -> Lattice:
+    """The one node that the predictions were made at, A_hat in the units of the data."""
+    A = np.array([A_hat / work.basis.scale])
+    root, delta, _, _ = _fitted(A, work)
+    return Lattice(A, np.zeros(1), root, delta)
 
 
-def _log_density(t: Vector, work: Working) -> Vector:
-    """Log of exp ℓ_REML(A) Σ_j (A + D_j)⁻² dA/dt at t = log(1 + A/min D) (N,), up to a constant."""
+def _at(t: Vector, work: Working) -> Lattice:
+    """t = log(1 + A/min D) (N,) with the log of exp ℓ_REML(A) Σ_j (A + D_j)⁻² dA/dt, up to a constant."""
     low = float(work.basis.D.min())
     A = low * np.expm1(t)
+    root, delta, minus_2, common = in_chunks(_fitted, A, work)
+    return Lattice(A, t - minus_2 / 2 + np.log(common), root, delta)
 
-    def parts(part: Vector, of: Working) -> tuple[Array, ...]:
-        w = low / (part[:, None] + of.basis.D)
-        return criteria(part, of)[1], np.square(w).sum(axis=1)
 
-    minus_2, common = in_chunks(parts, A, work)
-    return np.asarray(t - minus_2 / 2 + np.log(common))
+def _fitted(A: Vector, work: Working) -> tuple[Array, ...]:
+    """Weighted least squares at A (N,), −2ℓ_REML, and Σ w² over the largest w² at A = 0."""
+    w = 1 / (A[:, None] + work.basis.D)
+    fit: Factor = factor(w, work)
+    minus_2 = (w * np.square(fit.residual)).sum(axis=1) - np.log(w).sum(axis=1) + fit.log_det
+    return fit.root, fit.delta, minus_2, np.square(w * work.basis.D.min()).sum(axis=1)
 
 
 def _range(work: Working) -> tuple[float, float]:
     """Range of t = log(1 + A/min D) outside which the integrands of every row are negligible."""
     low, high = float(work.basis.D.min()), float(work.basis.D.max())
-    contrasts = work.basis.D.size - work.basis.Q.shape[1]
     spread = math.log((high + float(work.y @ work.y)) / low + 1)
-    # Beyond `spread` the slowest integrand falls as exp(-(contrasts/2 - 1) t), or as exp(-contrasts/2 t).
-    rate = contrasts / 2 - 1 if matching_exists(*work.basis.Q.shape) else contrasts / 2
-    t = np.linspace(0.0, spread + DROP / rate, max(SCAN, math.ceil((spread + DROP / rate) / WIDTH)))
-    for _ in range(2):
+    # Beyond `spread` the slowest integrand falls at this rate in t.
+    contrasts = work.basis.Q.shape[0] - work.basis.Q.shape[1]
+    rate = contrasts / 2 - _growth(contrasts)
+    end = spread + DROP / rate
+    t = np.linspace(0.0, end, max(SCAN, math.ceil(end / WIDTH)))
+    for _ in range(SCANS):
         first, last = _counting(t, work)
+        enough = last - first >= t.size // 2
         t = np.linspace(t[max(0, first - 1)], t[min(t.size - 1, last + 1)], SCAN)
+        if enough:
+            break
     return float(t[0]), float(t[-1])
+
+
+def _growth(contrasts: int) -> float:
+    """Power of A that the integrands which are used have beside A times the weight of a node, at most.
+
+    A matching prior brings A², and the error of a mean elsewhere A.
+    """
+    return 2.0 if contrasts > ELSEWHERE else 1.0 if contrasts > OWN else 0.0
 
 
 def _counting(t: Vector, work: Working) -> tuple[int, int]:
     """First and last of the points t at which the integrand of some row counts."""
-    density = _log_density(t, work)
-    A = work.basis.D.min() * np.expm1(t)
-    extremes = [density, density + 2 * t, density + np.log(A + work.basis.D.min())]
+    found = _at(t, work)
+    growth = _growth(work.basis.Q.shape[0] - work.basis.Q.shape[1])
+    extremes = [found.weight + power * t for power in (0.0, 1.0, 1.0 + growth)]
     counts = np.any([values > values.max() - DROP for values in extremes], axis=0)
     where = np.flatnonzero(counts)
     return int(where[0]), int(where[-1])
