@@ -54,6 +54,7 @@ FEW = (
     "; with {m} areas and {p} coefficients that prior leaves no posterior (it needs m > p + 2), and its proper factor "
     "Σ(A+D)⁻² stands in"
 )
+VARIANCE = "; variance of Â behind g3: {}"
 AT_ZERO = "Â is 0"
 LIFTED = "the likelihood is highest at A = 0 and Â is positive by its adjustment alone"
 
@@ -94,11 +95,13 @@ def fit_errors(
     terms = error_terms(estimate.A, of_A, known, half)
     direct = design.role == "direct"
     if at_boundary(estimate):
-        mse = np.where(direct, 0.0, _averaged(design, estimate.A, design.X, _own(design)))
+        mse = np.where(direct, 0.0, _averaged(design, estimate.A, design.X, places(design)))
     else:
         mse = reported(method, terms.unbiased, of_A, terms.shrinkage)
     few = at_boundary(estimate) and not matching_exists(int(into.sum()), half.shape[1])
-    return FitErrors(terms, of_A, mse, direct | (estimate.converged and not few), _kind(method, estimate, design))
+    return FitErrors(
+        terms, of_A, mse, direct | (estimate.converged and not few), kind_of(method, estimate, information, design)
+    )
 
 
 def reported(method: str, unbiased: Vector, of_A: Asymptotics, shrinkage: Vector) -> Vector:
@@ -122,7 +125,7 @@ def row_errors(fit: AreaFit, rows: Matrix, area: Positions, half: Matrix) -> Vec
     half  (k, p) with |row|² = |x − γ x_i|² in the metric (X'V⁻¹X)⁻¹ at Â
     """
     design = fit.design
-    own = np.where(area >= 0, _own(design)[area], -1)
+    own = np.where(area >= 0, places(design)[area], -1)
     if at_boundary(fit.certificate):
         return _averaged(design, fit.A_hat, rows, own)
     known = own >= 0
@@ -144,7 +147,7 @@ def _estimator(method: str, estimate: VarianceEstimate) -> str:
     return "ampl_ll" if estimate.lifted else "reml"
 
 
-def _own(design: AreaDesign) -> Positions:
+def places(design: AreaDesign) -> Positions:
     """(M,) position of each area among those in the fit, -1 outside it."""
     into = design.sampled
     return np.where(into, np.cumsum(into) - 1, -1)
@@ -156,11 +159,11 @@ def _averaged(design: AreaDesign, A: float, rows: Matrix, own: Positions) -> Vec
     return integrated_errors(A, y, design.X[into], design.D[into], rows, own)
 
 
-def _kind(method: str, estimate: VarianceEstimate, design: AreaDesign) -> str:
+def kind_of(method: str, estimate: VarianceEstimate, information: Information, design: AreaDesign) -> str:
+    """What the mean squared errors of a fit are, and why, with the variance of Â behind g3."""
     m, p = int(design.sampled.sum()), design.X.shape[1]
     if at_boundary(estimate):
         few = "" if matching_exists(m, p) else FEW.format(m=m, p=p)
         return AVERAGED.format(why=LIFTED if estimate.A > 0 else AT_ZERO) + few
-    if method in CAN_BE_NEGATIVE:
-        return POSITIVE
-    return WITH_BIAS if method in ("ml", "ampl_yl") else SECOND_ORDER
+    kind = WITH_BIAS if method in ("ml", "ampl_yl") else SECOND_ORDER
+    return (POSITIVE if method in CAN_BE_NEGATIVE else kind) + VARIANCE.format(printed(method, information))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hierlmm.frequentist.profile import ProfileCurve
+    from hierlmm.likelihood.area.errors_matrix import ErrorMatrix
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -209,6 +210,18 @@ class AreaFit:
         from hierlmm.frequentist.area.prediction import predict
 
         return predict(self, new, level)
+
+    def error_covariance(self) -> pd.DataFrame:
+        """(M, M) mean squared and cross errors of the area estimates, labelled; the diagonal is `mse`."""
+        from hierlmm.frequentist.area.mse_matrix import error_covariance
+
+        return error_covariance(self)
+
+    def error_matrix(self) -> ErrorMatrix:
+        """The same in factors, for any number of areas: `quadratic`, `times`, `sample`, `dense`."""
+        from hierlmm.frequentist.area.mse_matrix import errors_of
+
+        return errors_of(self)
 
     def simulate(self, draws: int = 1, *, seed: int | np.random.Generator) -> pd.DataFrame:
         """(M, draws) direct estimates from the fitted model, labelled by area; each column suits `refit`."""
