@@ -13,6 +13,7 @@ import pandas as pd
 from hierlmm.design.column import Column
 from hierlmm.design.types import Fingerprint, Vector
 from hierlmm.spec.areaeffects import IndependentEffects
+from hierlmm.spec.compound import CompoundSpec
 from hierlmm.spec.covariance import General
 from hierlmm.spec.formula import canonical
 from hierlmm.spec.lexer import quoted
@@ -54,6 +55,21 @@ def fingerprint(
         predictors=_short([*(part for name in predictors for part in _column(columns[name])), *_texts(names)]),
         variances=_short(part for name in variances for part in _column(columns[name])) if variances else "",
         matrices=_short(part for name, table in beside.items() for part in _matrix(name, table)) if beside else "",
+    )
+
+
+def compound_fingerprint(
+    spec: CompoundSpec, index: pd.Index, columns: Mapping[str, Column], names: Iterable[str]
+) -> Fingerprint:
+    """The same for a compound model: its variances, exposures or trials are what is known of the sampling."""
+    read = spec.columns()
+    predictors = dict.fromkeys((*read.fixed, read.unit, *read.offset))
+    return Fingerprint(
+        spec=_short([repr(spec).encode()]),
+        rows=_short([str(len(index)).encode(), *_labels(index)]),
+        response=_short(part for name in read.response for part in _column(columns[name])),
+        predictors=_short([*(part for name in predictors for part in _column(columns[name])), *_texts(names)]),
+        variances=_short(part for name in read.sampling for part in _column(columns[name])) if read.sampling else "",
     )
 
 

@@ -1,1 +1,1 @@
-"""Compound sampling as functions of arrays: marginal likelihoods, their maxima, moment estimators, conjugate posteriors."""
+"""Compound sampling as functions of arrays: marginal likelihoods and their maxima, moments, conjugate posteriors."""

@@ -22,7 +22,7 @@ LARGE = 16.0
 # Coefficients of a^-1, a^-3, ... in Stirling's series of log Γ (Abramowitz & Stegun 6.1.41).
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
 # Below this the quotients of `log_ratio` come from their series, whose TERMS leave less than rounding.
-SMALL, TERMS = 0.25, 30
+SMALL, TERMS = 0.25, 28
 
 
 class Rising(NamedTuple):
@@ -46,12 +46,32 @@ def rising(y: ArrayLike, t: ArrayLike) -> Rising:
     return Rising(*out)
 
 
+def log_rising(y: ArrayLike, t: ArrayLike) -> Array:
+    """S(y, t) alone, also where t is so large that its derivatives vanish."""
+    from scipy.special import gammaln
+
+    count, at = np.broadcast_arrays(np.asarray(y, dtype=np.float64), np.asarray(t, dtype=np.float64))
+    near = at * LARGE <= 1.0
+    a = 1.0 / np.where(near, 1.0, np.minimum(at, 1e300))
+    far = gammaln(a + count) - gammaln(a) - count * np.log(a)
+    return np.where(near, _stirling_value(count, np.where(near, at, 0.0)), far)
+
+
+def _stirling_value(y: Array, t: Array) -> Array:
+    u = y * t
+    log1p = np.log1p(u)
+    value = -y * u * (1 + u) * log_ratio(u)[1] - log1p / 2
+    for power, c in zip(range(1, 2 * len(STIRLING), 2), STIRLING, strict=True):
+        value += c * t**power * np.expm1(-power * log1p)
+    return np.asarray(value)
+
+
 def _gamma(y: Array, t: Array) -> tuple[Array, ...]:
-    from scipy.special import digamma, gammaln, polygamma
+    from scipy.special import digamma, gammaln, zeta
 
     a = 1.0 / t
     ratio = digamma(a + y) - digamma(a)
-    squares = polygamma(1, a) - polygamma(1, a + y)
+    squares = zeta(2.0, a) - zeta(2.0, a + y)  # of trigamma functions
     value = gammaln(a + y) - gammaln(a) + y * np.log(t)
     first = a * (y - a * ratio)
     second = -(a**2) * (y - 2 * a * ratio + a**2 * squares)
@@ -61,13 +81,11 @@ def _gamma(y: Array, t: Array) -> tuple[Array, ...]:
 def _stirling(y: Array, t: Array) -> tuple[Array, ...]:
     u = y * t
     log1p, (F, F1, F2) = np.log1p(u), log_ratio(u)
-    value = -y * u * (1 + u) * F1 - log1p / 2
     first = y**2 * (F + (1 + u) * F1) - y / (2 * (1 + u))
     second = y**3 * (2 * F1 + (1 + u) * F2) + y**2 / (2 * (1 + u) ** 2)
     for power, c in zip(range(1, 2 * len(STIRLING), 2), STIRLING, strict=True):
         fall = np.expm1(-power * log1p)
         one, two = (1 + u) ** -(power + 1), (1 + u) ** -(power + 2)
-        value += c * t**power * fall
         first += c * power * (t ** (power - 1) * fall - y * t**power * one)
         if power == 1:  # the three terms below, whose sum is regular at t = 0
             second -= 2 * c * y * (1 + u) ** -3
@@ -77,21 +95,29 @@ def _stirling(y: Array, t: Array) -> tuple[Array, ...]:
             - 2 * power * y * t ** (power - 1) * one
             + (power + 1) * y**2 * t**power * two
         )  # fmt: skip
-    return value, first, second, -first - t * second
+    return _stirling_value(y, t), first, second, -first - t * second
 
 
 def log_ratio(w: ArrayLike) -> tuple[Array, Array, Array]:
     """log(1 + w)/w and its first two derivatives at w >= 0: 1, −1/2 and 2/3 at 0."""
     at = np.asarray(w, dtype=np.float64)
     small = at < SMALL
-    x = np.where(small, at, 0.0)
-    near = [np.zeros_like(x) for _ in range(3)]
-    for k in range(TERMS, -1, -1):  # Horner's rule for Σ (-x)^k/(k + 1) and its derivatives
-        near[2] = near[2] * -x + (k + 1) * (k + 2) / (k + 3)
-        near[1] = near[1] * -x - (k + 1) / (k + 2)
-        near[0] = near[0] * -x + 1 / (k + 1)
     far = np.where(small, 1.0, at)
     F = np.log1p(far) / far
     F1 = (1 / (1 + far) - F) / far
     F2 = (-1 / (1 + far) ** 2 - 2 * F1) / far
-    return np.where(small, near[0], F), np.where(small, near[1], F1), np.where(small, near[2], F2)
+    out = (np.atleast_1d(F), np.atleast_1d(F1), np.atleast_1d(F2))
+    which = np.atleast_1d(small)
+    for whole, part in zip(out, _series(-at[small]), strict=True):
+        whole[which] = part
+    return out[0].reshape(at.shape), out[1].reshape(at.shape), out[2].reshape(at.shape)
+
+
+def _series(x: Array) -> tuple[Array, Array, Array]:
+    """The three at w = −x near 0, by Horner's rule for Σ x^k/(k + 1) and its derivatives in w."""
+    value, first, second = (np.zeros_like(x) for _ in range(3))
+    for k in range(TERMS, -1, -1):
+        second = second * x + (k + 1) * (k + 2) / (k + 3)
+        first = first * x - (k + 1) / (k + 2)
+        value = value * x + 1 / (k + 1)
+    return value, first, second

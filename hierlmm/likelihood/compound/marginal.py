@@ -1,0 +1,178 @@
+"""Marginal densities of counts whose rates or probabilities vary: negative binomial and beta-binomial.
+
+With η_i the linear predictor of the prior mean and φ >= 0 the dispersion, unit i has
+
+    Poisson    y ~ Poisson(E θ),   θ ~ Gamma(shape 1/φ, mean μ),  log μ = η:    m = E μ, w = φ m
+               log f = S(y, φ) − (y + 1/φ) log(1 + w) + y log m − log y!
+    binomial   k ~ Binomial(n, θ), θ ~ Beta(μ/φ, (1 − μ)/φ),    logit μ = η:    precision M = 1/φ
+               log f = log C(n, k) + k log μ + (n − k) log(1 − μ) + S(k, φ/μ) + S(n − k, φ/(1 − μ)) − S(n, φ)
+
+all constants kept, S as in `rising`. Both are analytic in φ at 0, the model without overdispersion, so that the limit
+is a point like any other. Var(θ) = μ²φ, and μ(1 − μ)φ/(1 + φ).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.likelihood.compound.rising import log_ratio, log_rising, rising
+
+Array = NDArray[np.float64]
+Counts = Literal["poisson", "binomial"]
+
+
+class UnitTerms(NamedTuple):
+    """Log density of each unit and its derivatives in η and φ; `size` adds up what the score in φ is made of."""
+
+    value: Array
+    eta: Array
+    phi: Array
+    eta_eta: Array
+    eta_phi: Array
+    phi_phi: Array
+    size: Array
+
+
+def poisson_terms(y: Array, exposure: Array, eta: Array, phi: Array) -> UnitTerms:
+    """Negative binomial log densities and derivatives; arguments broadcast against one another."""
+    S = rising(y, phi)
+    m = exposure * np.exp(eta)
+    w = phi * m
+    _, F1, F2 = log_ratio(w)
+    below = 1 / (1 + w)
+    log1p = np.log1p(w)
+    spread = y * m * below
+    return UnitTerms(
+        value=S.value - y * log1p - _over(log1p, phi, m) + _times_log(y, m) - _log_factorial(y),
+        eta=(y - m) * below,
+        phi=S.first - spread - m**2 * F1,
+        eta_eta=-m * (1 + phi * y) * below**2,
+        eta_phi=-(y - m) * m * below**2,
+        phi_phi=S.second + y * (m * below) ** 2 - m**3 * F2,
+        size=S.first + spread + m**2 * np.abs(F1),
+    )
+
+
+def binomial_terms(k: Array, n: Array, eta: Array, phi: Array) -> UnitTerms:
+    """Beta-binomial log densities and derivatives; arguments broadcast against one another."""
+    mu, nu = expit(eta), expit(-eta)
+    hit, miss, all_ = rising(k, phi / mu), rising(n - k, phi / nu), rising(n, phi)
+    hits, misses = k - phi / mu * hit.first, n - k - phi / nu * miss.first
+    one, other = hit.first / mu, miss.first / nu
+    return UnitTerms(
+        value=_log_choose(n, k) + _times_log(k, mu) + _times_log(n - k, nu) + hit.value + miss.value - all_.value,
+        eta=nu * hits - mu * misses,
+        phi=one + other - all_.first,
+        eta_eta=-mu * nu * (hits + misses) - phi * (hit.slope * nu**2 / mu + miss.slope * mu**2 / nu),
+        eta_phi=nu / mu * hit.slope - mu / nu * miss.slope,
+        phi_phi=hit.second / mu**2 + miss.second / nu**2 - all_.second,
+        size=one + other + all_.first,
+    )
+
+
+class MeanTerms(NamedTuple):
+    """What depends on η of the log density of each unit, and its first two derivatives in η."""
+
+    value: Array
+    eta: Array
+    eta_eta: Array
+
+
+def poisson_mean_terms(y: Array, exposure: Array, eta: Array, phi: Array) -> MeanTerms:
+    """The terms that a search over η at given φ needs: no rising factorials."""
+    m = exposure * np.exp(eta)
+    w = phi * m
+    below = 1 / (1 + w)
+    log1p = np.log1p(w)
+    return MeanTerms(y * (eta - log1p) - _over(log1p, phi, m), (y - m) * below, -m * (1 + phi * y) * below**2)
+
+
+def binomial_mean_terms(k: Array, n: Array, eta: Array, phi: Array) -> MeanTerms:
+    """The same for the beta-binomial."""
+    mu, nu = expit(eta), expit(-eta)
+    hit, miss = rising(k, phi / mu), rising(n - k, phi / nu)
+    hits, misses = k - phi / mu * hit.first, n - k - phi / nu * miss.first
+    value = hit.value + miss.value - k * np.logaddexp(0.0, -eta) - (n - k) * np.logaddexp(0.0, eta)
+    curved = -mu * nu * (hits + misses) - phi * (hit.slope * nu**2 / mu + miss.slope * mu**2 / nu)
+    return MeanTerms(value, nu * hits - mu * misses, curved)
+
+
+def poisson_log_density(y: Array, exposure: Array, eta: Array, phi: Array) -> Array:
+    """`poisson_terms(...).value` at φ > 0 and any η, where exp(η) may overflow."""
+    log_m = np.log(exposure) + eta
+    log_w = np.log(phi) + log_m
+    log1p = np.logaddexp(0.0, log_w)
+    return np.asarray(log_rising(y, phi) - y * (log1p - log_m) - log1p / phi - _log_factorial(y))
+
+
+def binomial_log_density(k: Array, n: Array, eta: Array, phi: Array) -> Array:
+    """`binomial_terms(...).value` at φ > 0 and any η."""
+    log_mu, log_nu = -np.logaddexp(0.0, -eta), -np.logaddexp(0.0, eta)
+    with np.errstate(over="ignore"):
+        hit, miss = log_rising(k, phi * np.exp(-log_mu)), log_rising(n - k, phi * np.exp(-log_nu))
+    return np.asarray(_log_choose(n, k) + k * log_mu + (n - k) * log_nu + hit + miss - log_rising(n, phi))
+
+
+TERMS: dict[Counts, Callable[[Array, Array, Array, Array], UnitTerms]] = {
+    "poisson": poisson_terms,
+    "binomial": binomial_terms,
+}
+MEAN_TERMS: dict[Counts, Callable[[Array, Array, Array, Array], MeanTerms]] = {
+    "poisson": poisson_mean_terms,
+    "binomial": binomial_mean_terms,
+}
+LOG_DENSITY: dict[Counts, Callable[[Array, Array, Array, Array], Array]] = {
+    "poisson": poisson_log_density,
+    "binomial": binomial_log_density,
+}
+
+
+def null_weights(family: Counts, size: Array, eta: Array) -> tuple[Array, Array]:
+    """Expected information of one unit at φ = 0 in η and in φ: m and m²/2, or n μ(1 − μ) and n(n − 1)/2.
+
+    The two are orthogonal there: Dean (1992, JASA 87:451-457); Tarone (1979, Biometrika 66:585-590).
+    """
+    if family == "poisson":
+        m = size * np.exp(eta)
+        return m, np.asarray(m**2 / 2)
+    return np.asarray(size * expit(eta) * expit(-eta)), size * (size - 1) / 2
+
+
+def mean_of(family: Counts, eta: Array) -> Array:
+    """The prior mean μ of a linear predictor."""
+    return np.asarray(np.exp(eta) if family == "poisson" else expit(eta))
+
+
+def link_of(family: Counts, mu: Array) -> Array:
+    """The linear predictor of a prior mean."""
+    return np.asarray(np.log(mu) if family == "poisson" else np.log(mu) - np.log1p(-mu))
+
+
+def expit(eta: Array) -> Array:
+    """1/(1 + exp(−η)) without overflow."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -eta)))
+
+
+def _over(log1p: Array, phi: Array, m: Array) -> Array:
+    """log(1 + φ m)/φ, which is m at φ = 0."""
+    positive = phi > 0
+    return np.where(positive, log1p / np.where(positive, phi, 1.0), m)
+
+
+def _times_log(y: Array, x: Array) -> Array:
+    """y log x, 0 where y = 0."""
+    return np.asarray(np.where(y > 0, y * np.log(np.where(y > 0, x, 1.0)), 0.0))
+
+
+def _log_factorial(y: Array) -> Array:
+    from scipy.special import gammaln
+
+    return np.asarray(gammaln(y + 1.0))
+
+
+def _log_choose(n: Array, k: Array) -> Array:
+    return _log_factorial(n) - _log_factorial(k) - _log_factorial(n - k)
