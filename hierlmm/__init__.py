@@ -65,6 +65,12 @@ from hierlmm.spec import (
     fay_herriot,
     lmm,
 )
+from hierlmm.survey.direct import direct_estimates
+from hierlmm.survey.direct_results import DirectEstimates
+from hierlmm.survey.gvf import DesignEffectGVF, LogLinearGVF
+from hierlmm.survey.indicators import HeadCount, PovertyGap
+from hierlmm.survey.smoothing import smooth_variances
+from hierlmm.survey.smoothing_results import SmoothedVariances
 
 __version__ = "0.1.0"
 __all__ = [
@@ -130,6 +136,15 @@ __all__ = [
     "representable",
     "same_marginal_law",
     "two_stage",
+    # survey records: direct estimates, their variances
+    "DesignEffectGVF",
+    "DirectEstimates",
+    "HeadCount",
+    "LogLinearGVF",
+    "PovertyGap",
+    "SmoothedVariances",
+    "direct_estimates",
+    "smooth_variances",
     # files and the catalogue
     "Case",
     "load",

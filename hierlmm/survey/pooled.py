@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float64]
 
 
-def pooled_design_effect(n: NDArray[np.intp], variance: Vector, variance_srs: Vector, df: Vector) -> float:
+def pooled_design_effect(n: Vector | NDArray[np.intp], variance: Vector, variance_srs: Vector, df: Vector) -> float:
     """Σ f n v / Σ f n v_srs over the areas with both variances and f > 0 degrees of freedom; nan where that is 0/0.
 
     n v estimates the design effect times the variance of a unit with f degrees of freedom. An area in which all units
