@@ -30,14 +30,17 @@ TABLE: dict[str, tuple[set[str], set[str], set[str]]] = {
     ),
     "compare": (FITS | {"frequentist", "bayes"}, {"numpy", "scipy", "pandas"}, {"joblib", "rich"}),
     "publication": (FITS | {"frequentist", "bayes"}, {"numpy", "scipy", "pandas"}, {"joblib", "rich"}),
-    "report": (RESULTS | {"errors"}, {"numpy", "pandas", "matplotlib", "jinja2", "openpyxl"}, set()),
+    "report": (RESULTS | {"errors", ""}, {"numpy", "pandas", "matplotlib", "jinja2", "openpyxl"}, set()),
     "catalogue": ({"errors", "spec"}, {"pandas"}, set()),
     "saving": (FITS | RESULTS | {""}, {"numpy", "pandas", "scipy"}, {"h5py", "xarray"}),
     "cli": (FITS | RESULTS | {"report", "catalogue", "saving", ""}, {"click", "numpy", "pandas", "rich"}, set()),
     "__main__": ({"cli"}, set(), set()),
 }
 # Methods of results that hand themselves on in one line, and the place each may name.
-DELEGATES = {"plot": "report", "report": "report", "to_latex": "report", "to_html": "report", "save": "saving"}
+DELEGATES = {
+    "plot": "report", "report": "report", "to_latex": "report", "to_html": "report", "to_excel": "report",
+    "save": "saving",
+}  # fmt: skip
 # What `import hierlmm` must not load, for the sake of its time.
 HEAVY = (
     "pymc", "pytensor", "nutpie", "arviz", "arviz_base", "arviz_stats", "arviz_plots", "xarray", "matplotlib", "numba",

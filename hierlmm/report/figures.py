@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,7 +50,9 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+class Plan:
+    """A picture that is still to be drawn: `draw` takes an `ax`, `size` is in inches."""
+
     place: str
     title: str
     caption: str
@@ -61,9 +63,14 @@ class _Plan:
 
 def pictures(comparison: Comparison) -> tuple[Picture, ...]:
     """Every picture of the report, drawn; the place says which section shows it."""
+    return draw_all(_plans(comparison))
+
+
+def draw_all(plans: Iterable[Plan]) -> tuple[Picture, ...]:
+    """The pictures that were planned."""
     return tuple(
         Picture(place=p.place, title=p.title, caption=p.caption, image=drawn(p.draw, p.size), wide=p.wide)
-        for p in _plans(comparison)
+        for p in plans
     )
 
 
@@ -80,7 +87,7 @@ def drawn(draw: Draw, size: tuple[float, float]) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue().encode()).decode("ascii")
 
 
-def _plans(comparison: Comparison) -> Iterator[_Plan]:
+def _plans(comparison: Comparison) -> Iterator[Plan]:
     yield from _predicted_plans(comparison)
     yield from _attribution_plans(comparison)
     yield from (_profile_plan(comparison, curve) for curve in comparison.fit.profile())
@@ -91,7 +98,7 @@ def _height(rows: int) -> float:
     return 1.1 + 0.205 * max(rows, 4)
 
 
-def _predicted_plans(comparison: Comparison) -> Iterator[_Plan]:
+def _predicted_plans(comparison: Comparison) -> Iterator[Plan]:
     area = isinstance(comparison.fit, AreaFit)
     for group, term in panels(comparison)[:PANELS]:
         rows = len(panel(comparison, group, term, LIMIT))
@@ -99,12 +106,12 @@ def _predicted_plans(comparison: Comparison) -> Iterator[_Plan]:
         size = (WIDTH if area else NARROW, _height(rows))
         cut = left_out(comparison, group, term, LIMIT)
         what = f": {term} by {group}" if group else ""
-        yield _Plan(
+        yield Plan(
             place="means", title=f"Shrinkage{what}", size=size, wide=area,
             caption=f"{_shrinkage_caption(comparison) if area else _coefficient_caption(group, term)} {cut}".strip(),
             draw=partial(plot_shrinkage, comparison, group=group, term=term),
         )  # fmt: skip
-        yield _Plan(
+        yield Plan(
             place="means", title=f"Both analyses, sorted{what}", size=size, wide=area,
             caption=f"{_caterpillar_caption(area)} {cut}".strip(),
             draw=partial(plot_caterpillar, comparison, group=group, term=term),
@@ -141,11 +148,11 @@ def _caterpillar_caption(area: bool) -> str:
     )
 
 
-def _attribution_plans(comparison: Comparison) -> Iterator[_Plan]:
+def _attribution_plans(comparison: Comparison) -> Iterator[Plan]:
     if not len(comparison.attribution):
         return
     where = name(comparison, chosen(comparison))
-    yield _Plan(
+    yield Plan(
         place="attribution", title=f"Where they differ most: {where}", size=(WIDTH, 2.9),
         caption=(
             "The way from the estimate of the fit to the posterior mean, in units of the response; the numbers are "
@@ -157,7 +164,7 @@ def _attribution_plans(comparison: Comparison) -> Iterator[_Plan]:
     )  # fmt: skip
     total = len(comparison.attribution)
     cut = f" {LIMIT} of {total} are shown: those that differ most." if total > LIMIT else ""
-    yield _Plan(
+    yield Plan(
         place="attribution", title="The same steps for all", size=(WIDTH + 1.2, 4.0),
         caption=(
             "One column a predicted mean, in units of its posterior sd. Coloured bars are the steps, stacked away from "
@@ -168,12 +175,12 @@ def _attribution_plans(comparison: Comparison) -> Iterator[_Plan]:
     )  # fmt: skip
 
 
-def _profile_plan(comparison: Comparison, curve: ProfileCurve) -> _Plan:
+def _profile_plan(comparison: Comparison, curve: ProfileCurve) -> Plan:
     name = {"reml": "REML criterion", "ml": "−2 log likelihood"}[comparison.fit.method]
     exact = isinstance(comparison.fit, AreaFit) and comparison.posterior.engine == "integrate"
     source = "exact" if exact else "a histogram of the draws"
     others = "" if isinstance(comparison.fit, AreaFit) else ", all other variances chosen best at each value"
-    return _Plan(
+    return Plan(
         place="profile", title=f"What the data say about {curve.label}", size=(4.9, 3.1), wide=False,
         caption=(
             f"Blue: profile of the {name}{others}, drawn as relative likelihood; the right axis reads it as the "
@@ -184,14 +191,14 @@ def _profile_plan(comparison: Comparison, curve: ProfileCurve) -> _Plan:
     )  # fmt: skip
 
 
-def _check_plans(comparison: Comparison) -> Iterator[_Plan]:
+def _check_plans(comparison: Comparison) -> Iterator[Plan]:
     fit = comparison.fit
     size = (3.9, 3.6)
     band = "Grey: pointwise 95 % band if the model holds. The three largest are named."
     if standardised_residuals(fit)[1].size > 2:
         area = "Direct less regression estimate, over its sd"
         what = area if isinstance(fit, AreaFit) else "Conditional residuals over σ"
-        yield _Plan(
+        yield Plan(
             place="checks", title="Residuals", size=size, wide=False, draw=partial(plot_residual_quantiles, fit),
             caption=f"{what}, against normal quantiles; on the line where they are normal. {band}",
         )  # fmt: skip
@@ -203,7 +210,7 @@ def _check_plans(comparison: Comparison) -> Iterator[_Plan]:
             if isinstance(fit, AreaFit)
             else f"BLUPs of {term} by {group} over their sds under the model; on the line where they are normal."
         )
-        yield _Plan(
+        yield Plan(
             place="checks", title=f"Random effects{f': {term} by {group}' if group else ''}", size=size, wide=False,
             draw=partial(plot_effect_quantiles, fit, group=group, term=term), caption=f"{how} {band}",
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,23 @@ def write(comparison: Comparison, path: str | Path, command: str | None = None, 
     Raises FileError where the folder of `path` does not exist or the file cannot be written.
     """
     target = Path(path)
+    lines = python_lines(comparison, target.name) if code is None else code
+    return write_page(target, lambda: render(comparison, command, lines))
+
+
+def write_page(target: Path, page: Callable[[], str]) -> Path:
+    """Write what `page` gives to `target`, whose folder is looked for before the work is done.
+
+    Raises FileError where there is none or the file cannot be written.
+    """
     if not target.parent.is_dir():
         raise FileError(
             f"A report is written into a folder that exists; found none at {target.parent}. "
             "Create it, or give another path."
         )
-    page = render(comparison, command, python_lines(comparison, target.name) if code is None else code)
+    text = page()
     try:
-        target.write_text(page, encoding="utf-8")
+        target.write_text(text, encoding="utf-8")
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(
@@ -47,11 +57,12 @@ def write(comparison: Comparison, path: str | Path, command: str | None = None, 
 
 def render(comparison: Comparison, command: str | None, code: str) -> str:
     """The page as text."""
-    return _environment().get_template("report.html").render(_context(comparison, command, code))
+    return environment().get_template("report.html").render(_context(comparison, command, code))
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, escaped by default, with the ways of showing numbers."""
     environment = Environment(
         loader=PackageLoader("hierlmm.report"),
         autoescape=True,

@@ -8,6 +8,8 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.compare.results import Comparison
+from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.profile import ProfileCurve
 from hierlmm.report.appearance import AXIS, FIT, GUIDE, POSTERIOR, plain
 from hierlmm.report.density import sd_density
@@ -18,15 +20,18 @@ INTERVAL = 3.841458820694124
 NAMES = {"reml": "REML criterion", "ml": "−2 log likelihood"}
 
 
-def plot_profile(comparison: Comparison, curve: ProfileCurve, *, ax: Axes) -> Axes:
-    """Draw the profile of one sd and its posterior density on one scale.
+def plot_profile(result: Comparison | AreaFit | LMMFit, curve: ProfileCurve, *, ax: Axes) -> Axes:
+    """Draw the profile of one sd on one scale with its posterior density; of a fit alone, without one.
 
     Both are relative to their highest point. The profile is exp(-½ (criterion - minimum)); the axis on the right
     reads it as the criterion above its minimum, and the dashed line at 3.84 bounds the 95 % profile interval. Under a
     prior that is flat on this sd, in a model with one variance, the two curves are the same. Returns `ax`.
     """
     height = np.exp(-0.5 * curve.criterion)
-    points, density = sd_density(comparison.posterior, curve.group, curve.term)
+    points, density = np.zeros(0), np.zeros(0)
+    fit = result.fit if isinstance(result, Comparison) else result
+    if isinstance(result, Comparison):
+        points, density = sd_density(result.posterior, curve.group, curve.term)
     if points.size:
         ax.fill_between(points, density / density.max(), color=POSTERIOR, alpha=0.28, linewidth=0, label="posterior")
         ax.plot(points, density / density.max(), color=POSTERIOR, linewidth=0.9)
@@ -40,8 +45,9 @@ def plot_profile(comparison: Comparison, curve: ProfileCurve, *, ax: Axes) -> Ax
     ax.set_xlabel(plain(curve.label, AXIS))
     ax.set_ylabel("relative height")
     ax.set_yticks([0.0, 0.5, 1.0])
-    _criterion_axis(ax, NAMES[comparison.fit.method])
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, handletextpad=0.5)
+    _criterion_axis(ax, NAMES.get(fit.method, NAMES["ml"]))
+    if points.size:
+        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, handletextpad=0.5)
     return ax
 
 

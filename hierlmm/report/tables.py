@@ -30,7 +30,8 @@ class Table:
     caption  says what a row is; groups: headings over several columns, (text, columns) from left to right
     columns  headings; the first `labels` columns are text, the others numbers
     rows     cells as strings; a row shorter than the others ends in a sentence that spans what is left
-    total    rows there are in all, where only some are shown
+    total    rows there are in all, where only some are shown; kept: which
+    sentences  how many of the last columns are text
     """
 
     caption: str
@@ -39,13 +40,15 @@ class Table:
     labels: int
     rows: tuple[tuple[str, ...], ...]
     total: int
+    kept: str = "those where the two analyses differ most"
+    sentences: int = 0
 
     @property
     def cut(self) -> str:
         """A sentence where rows were left out, or ""."""
         if len(self.rows) >= self.total:
             return ""
-        return f"{len(self.rows)} of {self.total} rows are shown: those where the two analyses differ most."
+        return f"{len(self.rows)} of {self.total} rows are shown: {self.kept}."
 
 
 def parameters(comparison: Comparison, part: str) -> Table:

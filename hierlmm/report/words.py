@@ -5,17 +5,28 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
+from hierlmm.bayes.results import Posterior
 from hierlmm.compare.results import Comparison
 from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
 from hierlmm.report.numbers import number
 
-METHODS = {"reml": "REML (restricted maximum likelihood)", "ml": "maximum likelihood (ML)"}
+METHODS = {
+    "reml": "REML (restricted maximum likelihood)",
+    "ml": "maximum likelihood (ML)",
+    "fh": "moments of Fay and Herriot",
+    "pr": "moments of Prasad and Rao",
+    "amrl_ll": "adjusted residual likelihood of Li and Lahiri",
+    "ampl_ll": "adjusted profile likelihood of Li and Lahiri",
+    "amrl_yl": "adjusted residual likelihood of Yoshimori and Lahiri",
+    "ampl_yl": "adjusted profile likelihood of Yoshimori and Lahiri",
+    "mix": "MIX of Rubin-Bleuer and You: REML where it is positive, else an adjusted likelihood",
+}
 ENGINES = {
     "integrate": "exact: coefficients and effects integrated analytically, the variances numerically",
     "nuts": "NUTS, a Markov chain sampler, through PyMC",
 }
-PACKAGES = ("hierlmm", "numpy", "scipy", "pandas", "matplotlib")
+PACKAGES = ("numpy", "scipy", "pandas", "matplotlib")
 SAMPLERS = ("pymc", "pytensor", "nutpie")
 
 # Texts of what the diagnostics of a posterior are called.
@@ -39,19 +50,25 @@ def model_in_words(comparison: Comparison) -> str:
     spec = comparison.spec
     terms = ", ".join(term for term in spec.fixed if term != "1") or "an intercept alone"
     if isinstance(comparison.fit, AreaFit):
-        area = spec.random[0].factor
-        return (
-            f"Each {area} has a direct estimate {spec.response} whose sampling variance D is known. Its true mean is "
-            f"taken to be a regression on {terms} plus an effect of its own, normal with variance A, the same for all "
-            "areas. A is estimated. The estimate of an area mean is a compromise between its direct estimate and the "
-            "regression, with weight γ = A / (A + D) on the direct estimate."
-        )
+        return area_model(comparison.fit)
     factors = [(factor.name, ", ".join(factor.coefficients)) for factor in comparison.fit.design.factors]
     groups = "; ".join(f"every level of {name} has its own {coefficients}" for name, coefficients in factors)
     return (
         f"{spec.response} is a regression on {terms}. In addition {groups}: deviations that are normal with mean zero "
         "and a covariance matrix that is estimated. What is left is independent normal noise of variance σ². "
         "The predicted deviation of a level is pulled towards zero, the more so the less its own data say."
+    )
+
+
+def area_model(result: AreaFit | Posterior) -> str:
+    """The same of an area-level model."""
+    spec = result.spec
+    terms = ", ".join(term for term in spec.fixed if term != "1") or "an intercept alone"
+    return (
+        f"Each {spec.random[0].factor} has a direct estimate {spec.response} whose sampling variance D is known. Its "
+        f"true mean is taken to be a regression on {terms} plus an effect of its own, normal with variance A, the same "
+        "for all areas. A is estimated. The estimate of an area mean is a compromise between its direct estimate and "
+        "the regression, with weight γ = A / (A + D) on the direct estimate."
     )
 
 
@@ -75,7 +92,7 @@ def fit_facts(comparison: Comparison) -> list[tuple[str, str]]:
     """How the fit ended and its criteria: (what, value)."""
     fit = comparison.fit
     facts = [("How it ended", fit.outcome.value)]
-    facts += _area_evidence(fit) if isinstance(fit, AreaFit) else _lmm_evidence(fit)
+    facts += area_evidence(fit) if isinstance(fit, AreaFit) else _lmm_evidence(fit)
     name = "Restricted log likelihood" if fit.method == "reml" else "Log likelihood"
     facts += [(name, number(fit.loglik, 7)), ("AIC, BIC (from it)", f"{number(fit.aic, 7)}, {number(fit.bic, 7)}")]
     if fit.method == "reml":
@@ -83,7 +100,8 @@ def fit_facts(comparison: Comparison) -> list[tuple[str, str]]:
     return facts
 
 
-def _area_evidence(fit: AreaFit) -> list[tuple[str, str]]:
+def area_evidence(fit: AreaFit) -> list[tuple[str, str]]:
+    """What shows that the estimate of A is the best one."""
     certificate = fit.certificate
     return [
         ("Gain that a further Newton step predicts", number(certificate.decrement, 2)),
@@ -108,10 +126,14 @@ def _lmm_evidence(fit: LMMFit) -> list[tuple[str, str]]:
 
 def posterior_facts(comparison: Comparison) -> list[tuple[str, str]]:
     """How the posterior was computed and its diagnostics: (what, value)."""
-    posterior = comparison.posterior
+    return posterior_facts_of(comparison.posterior)
+
+
+def posterior_facts_of(posterior: Posterior) -> list[tuple[str, str]]:
+    """The same of a posterior."""
     draws = posterior.sample.chains * posterior.sample.number
     chains = f" in {posterior.sample.chains} chains" if posterior.sample.chains > 1 else ""
-    facts = [("Engine", engine(comparison)), ("Draws", f"{draws}{chains}"), ("Seed", str(posterior.seed))]
+    facts = [("Engine", ENGINES[posterior.engine]), ("Draws", f"{draws}{chains}"), ("Seed", str(posterior.seed))]
     for name, value in posterior.diagnostics.items():
         if value == "" or name in ("chains", "draws") or name.endswith("_of"):
             continue
@@ -124,8 +146,16 @@ def posterior_facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 def versions(comparison: Comparison) -> list[tuple[str, str]]:
     """Versions of what computed the numbers."""
-    names = PACKAGES + (SAMPLERS if comparison.posterior.engine == "nuts" else ())
-    found = [("Python", platform.python_version())]
+    return versions_of(comparison.posterior)
+
+
+def versions_of(result: LMMFit | AreaFit | Posterior) -> list[tuple[str, str]]:
+    """The same for one of the two; the sampler's only where there was one."""
+    sampled = isinstance(result, Posterior) and result.engine == "nuts"
+    import hierlmm
+
+    names = PACKAGES + (SAMPLERS if sampled else ())
+    found = [("hierlmm", hierlmm.__version__), ("Python", platform.python_version())]
     for name in names:
         try:
             found.append((name, metadata.version(name)))

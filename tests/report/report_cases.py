@@ -51,6 +51,6 @@ def hostile() -> hl.Comparison:
     table.loc[40, "x"] = np.nan
     table.loc[41, "y"] = np.nan
     spec = hl.fay_herriot(
-        "y ~ x + twice + g", sampling_variance="D", area="area <b>", unsampled="synthetic"
+        "y ~ x + twice + g", sampling_variance="D", area="area <b>", unsampled="synthetic", missing_covariates="drop"
     )
     return hl.compare(hl.fit(spec, table), hl.posterior(spec, table, draws=100, seed=1))

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.design.types import AreaDesign, Fingerprint
+from hierlmm.frequentist.area.asked import AreaQuestions
 from hierlmm.frequentist.area.mse import Information
 from hierlmm.likelihood.area.variance import VarianceEstimate
 from hierlmm.spec.model import ModelSpec
@@ -50,7 +51,7 @@ class AreaOutcome(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class AreaFit:
+class AreaFit(AreaQuestions):
     """Fay-Herriot fit y_i = offset_i + x_i'β + v_i + e_i, v_i ~ N(0, A), e_i ~ N(0, D_i), with A estimated.
 
     M areas in the order of `design.areas`, m of them in the fit (`design.sampled`); (M,) arrays are in that order.
