@@ -1,0 +1,126 @@
+"""`ranks`: where each area stands among all, and how little of that the data settle.
+
+The rank of area i is 1 + Σ_j 1(θ_j beats θ_i). Its posterior mean has the least squared error; ranking the estimates
+does not, because estimates of badly measured areas are shrunk to the middle (Laird and Louis 1989, J. Educ. Stat.
+14:29-46; Goldstein and Spiegelhalter 1996, JRSS A 159:385-443). Ranks depend on the areas jointly, so that they are
+computed from joint draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.errors import FitError
+from hierlmm.frequentist.bootstrap.arguments import check_count
+from hierlmm.publication.estimates import AreaEstimates, estimates_of
+from hierlmm.publication.marginals import monte_carlo_error, tails
+from hierlmm.publication.sampling import joint_draws
+from hierlmm.publication.text import lines_of, table
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+Array = NDArray[np.float64]
+First = Literal["largest", "smallest"]
+
+GAUSSIAN = (
+    "Of a fit, the areas are drawn from a normal distribution about the estimates with the joint covariance matrix of "
+    "their errors: given the fitted area variance, whose own uncertainty enters through the mse alone."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Ranks:
+    """Ranks of M areas, 1 the `first`.
+
+    frame   area, estimate, se, rank (of the expected rank; equal ones share the best), expected_rank, mcse (its Monte
+            Carlo error), lower, upper (equal-tailed interval of the rank), top_k for each k: P(rank <= k)
+    first   which area has rank 1
+    level   of the intervals; draws how many the ranks come from
+    notes   sentences that belong to the table
+    """
+
+    frame: pd.DataFrame
+    first: First
+    level: float
+    draws: int
+    notes: tuple[str, ...]
+
+    def summary(self) -> str:
+        """The areas in the order of their ranks, at most 80 columns wide."""
+        ordered = self.frame.sort_values("expected_rank", kind="stable").drop(columns="mcse")
+        heading = f"Ranks of {len(self.frame)} areas, the {self.first} first; {self.draws} joint draws"
+        return "\n".join([heading, "", *table(ordered), *lines_of(self.notes)])
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+
+def ranks(
+    result: object,
+    *,
+    first: First = "largest",
+    top: int | Iterable[int] = (),
+    draws: int = 10_000,
+    seed: int | np.random.Generator | None = None,
+    level: float = 0.95,
+) -> Ranks:
+    """Expected ranks of the areas, intervals of their ranks, and the probability of being among the first.
+
+    result  an area-level fit or posterior, or what hl.aggregate or hl.benchmark made of one
+    first   which area has rank 1, that with the "largest" value or the "smallest"
+    top     k, or several, for P(rank <= k)
+    draws, seed  for a fit, which needs a seed; a posterior has draws of its own, and these are not read
+
+    Raises FitError for a posterior without draws and for estimates that do not exist.
+    """
+    if first not in get_args(First):
+        raise FitError(f"`first` is 'largest' or 'smallest'; found {first!r}. Use one of these.")
+    estimates = estimates_of(result)
+    M = len(estimates.areas)
+    ks = [top] if isinstance(top, int | np.integer) else list(top)
+    for k in ks:
+        check_count("top", k, "areas", min(10, M))
+    tail = tails(level)
+    drawn = joint_draws(estimates, draws, seed)
+    places = ranked(drawn if first == "smallest" else -drawn)
+    pooled = places.reshape(-1, M)
+    expected = pooled.mean(axis=0)
+    lower, upper = np.quantile(pooled, tail, axis=0, method="inverted_cdf")
+    frame = pd.DataFrame(
+        {
+            "area": estimates.areas,
+            "estimate": estimates.estimate,
+            "se": np.sqrt(estimates.mse),
+            "rank": np.searchsorted(np.sort(expected), expected, side="left") + 1,
+            "expected_rank": expected,
+            "mcse": monte_carlo_error(places),
+            "lower": lower,
+            "upper": upper,
+            **{f"top_{k}": (pooled <= k).mean(axis=0) for k in ks},
+        }
+    )
+    return Ranks(frame=frame, first=first, level=level, draws=len(pooled), notes=basis_notes(estimates))
+
+
+def ranked(values: Array) -> Array:
+    """Ranks along the last axis, 1 the smallest; equal values share the mean of their ranks."""
+    order = np.argsort(values, axis=-1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=-1)
+    if (ordered[..., 1:] == ordered[..., :-1]).any():
+        from scipy.stats import rankdata
+
+        return np.asarray(rankdata(values, axis=-1))
+    out = np.empty(values.shape)
+    np.put_along_axis(out, order, np.arange(1.0, values.shape[-1] + 1), axis=-1)
+    return out
+
+
+def basis_notes(estimates: AreaEstimates) -> tuple[str, ...]:
+    """What a distribution of the areas conditions on, and the notes of the result."""
+    return (GAUSSIAN, *estimates.notes) if estimates.half == "fit" else estimates.notes
