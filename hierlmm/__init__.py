@@ -38,6 +38,15 @@ from hierlmm.frequentist.moments.results import MomentsFit
 from hierlmm.frequentist.moments.same_law import same_marginal_law
 from hierlmm.frequentist.moments.two_stage import two_stage
 from hierlmm.frequentist.moments.two_stage_results import TwoStage
+from hierlmm.publication.aggregation import Aggregates, aggregate
+from hierlmm.publication.benchmarked import Benchmarked
+from hierlmm.publication.benchmarking import benchmark
+from hierlmm.publication.exceeding import Exceedance, exceedance
+from hierlmm.publication.publishing import Publication, publish
+from hierlmm.publication.ranking import Ranks, ranks
+from hierlmm.publication.rules import PublicationRules
+from hierlmm.publication.totals import EstimatedTotals
+from hierlmm.publication.triplegoal import TripleGoal, triple_goal
 from hierlmm.report.tables_lmm import FitTable, tabulate
 from hierlmm.saving import read
 from hierlmm.spec import (
@@ -145,6 +154,21 @@ __all__ = [
     "SmoothedVariances",
     "direct_estimates",
     "smooth_variances",
+    # publication
+    "Aggregates",
+    "Benchmarked",
+    "EstimatedTotals",
+    "Exceedance",
+    "Publication",
+    "PublicationRules",
+    "Ranks",
+    "TripleGoal",
+    "aggregate",
+    "benchmark",
+    "exceedance",
+    "publish",
+    "ranks",
+    "triple_goal",
     # files and the catalogue
     "Case",
     "load",
