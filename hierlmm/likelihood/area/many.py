@@ -33,6 +33,8 @@ class ManyEstimates:
 
 def estimate_many(method: str, Y: Matrix, X: Matrix, D: Vector) -> ManyEstimates:
     """Â of each row of Y (B, m) by a method of `ESTIMATORS`; X (m, p) and D (m,) are common to them."""
+    if not len(Y):
+        return ManyEstimates(np.empty(0), np.empty(0, dtype=bool))
     work = working(Y, X, D)
     A, converged = METHODS[method](work) if method in METHODS else _maximise(OBJECTIVES[method], work)
     return ManyEstimates(A * work.basis.scale, converged)
@@ -99,7 +101,7 @@ def _maximise(objective: Objective, work: Working) -> tuple[Vector, NDArray[np.b
     order = np.lexsort((-at, -here.minus_2, response))
     A, converged = np.full(n, np.nan), np.zeros(n, dtype=bool)
     A[response[order]], converged[response[order]] = at[order], optimum[order]
-    return A, converged
+    return A, converged & objective.exists(work.basis)
 
 
 def _brackets(objective: Objective, work: Working) -> tuple[Indices, Ends, Ends, NDArray[np.bool_]]:

@@ -36,11 +36,13 @@ class Adjustment:
     at        (A (N,), D (m,)) -> log h, its first and its second derivative, each (N,)
     lowest    multiple of 1/Σ(1/D_i) below which the slope of log h is above (Σ 1/D_i)/2, so that the score is positive
     slope     (A, m, max D) -> what the slope of log h is below for A >= max D; it falls in A
+    spent     terms of the likelihood whose fall with A the rise of h makes up for
     """
 
     at: Callable[[Vector, Vector], tuple[Vector, Vector, Vector]]
     lowest: Callable[[int], float]
     slope: Callable[[float, int, float], float]
+    spent: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +55,10 @@ class Objective:
     def contrasts(self, basis: Basis) -> int:
         """Terms of the likelihood: m, or m − p of the restricted one."""
         return basis.D.size if self.likelihood == "ml" else basis.contrasts
+
+    def exists(self, basis: Basis) -> bool:
+        """Whether there is a maximum: the likelihood falls as A^(−contrasts/2) far out, A times it by one power less."""
+        return self.adjustment is None or self.contrasts(basis) > self.adjustment.spent
 
     def read(self, A: Vector, at: Terms, work: Working) -> Reading:
         """Score, slope and criterion from the terms of both likelihoods at A."""
@@ -102,8 +108,8 @@ def _log_arctan(A: Vector, D: Vector) -> tuple[Vector, Vector, Vector]:
 # With A <= 1/Σ(1/D) <= min D: S <= 1 and S'/S >= 1/(2A), hence (log h)' >= S'/(m(1 + S²)S) >= 1/(4mA), which is above
 # Σ(1/D)/2 for A < 1/(2mΣ(1/D)). From above, (1 + S²) arctan S >= S and S'/S <= 1/A give (log h)' <= 1/(mA); and
 # where A >= max D, S >= m/2 and S' <= m max D/A² give (log h)' <= 2 max D/A².
-LI_LAHIRI = Adjustment(_log_A, lambda m: 1.0, lambda A, m, D: 1 / A)
-YOSHIMORI_LAHIRI = Adjustment(_log_arctan, lambda m: 1 / (4 * m), lambda A, m, D: min(1 / (m * A), 2 * D / A**2))
+LI_LAHIRI = Adjustment(_log_A, lambda m: 1.0, lambda A, m, D: 1 / A, 2)
+YOSHIMORI_LAHIRI = Adjustment(_log_arctan, lambda m: 1 / (4 * m), lambda A, m, D: min(1 / (m * A), 2 * D / A**2), 0)
 
 # Doublings of A in search of where the score is negative for certain; more are needed only where no maximum exists.
 DOUBLINGS = 100

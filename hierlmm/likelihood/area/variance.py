@@ -179,7 +179,7 @@ def _certified(objective: Objective, maxima: Vector, work: Working, evaluations:
         score=score / scale,
         multiplier=0.0 if A > 0 else max(0.0, -score / scale),
         decrement=decrement,
-        converged=A == 0 or (decrement <= DECREMENT and slope < 0),
+        converged=A == 0 or (decrement <= DECREMENT and slope < 0 and objective.exists(work.basis)),
         maxima=tuple(float(value) * scale for value in maxima),
         evaluations=evaluations,
         log_h=log_h,
