@@ -67,7 +67,7 @@ KINDS: Mapping[str, Mapping[str, type]] = MappingProxyType(
             "unstructured": Unstructured,
         },
         "weights": {"frequency": Frequency, "precision": Precision},
-        "transformation": {"log": Log, "arcsine_root": ArcsineRoot, "logit": Logit},
+        "transformation": {one.name: one for one in (Log, ArcsineRoot, Logit)},
         "area_effects": {"independent": IndependentEffects, "sar": SAR},
     }
 )

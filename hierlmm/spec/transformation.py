@@ -7,6 +7,7 @@ back to the scale of y with a correction for h being curved; a response already 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,8 @@ class Log:
 
     Slud and Maiti (2006, J. R. Stat. Soc. B 68, 239-257).
     """
+
+    name: ClassVar[str] = "log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +30,15 @@ class ArcsineRoot:
     Kreutzmann (2020, Freie Universität Berlin, Discussion paper 2020/1).
     """
 
+    name: ClassVar[str] = "arcsine_root"
     size: str
 
 
 @dataclass(frozen=True, slots=True)
 class Logit:
     """y* = log(y/(1 − y)) for a proportion y strictly between 0 and 1; the sampling variance becomes D/(y(1 − y))²."""
+
+    name: ClassVar[str] = "logit"
 
 
 Transformation = Log | ArcsineRoot | Logit

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.design import encode
 from hierlmm.design.types import NewRows
 from hierlmm.frequentist.area.mse import row_errors
 from hierlmm.frequentist.area.tables import quantile
+from hierlmm.frequentist.area.transformed import predicted
 from hierlmm.frequentist.bootstrap.arguments import check_count
 from hierlmm.likelihood.area.moments import blup
 
@@ -69,12 +71,13 @@ def predict_rows(fit: AreaFit, rows: NewRows, level: float) -> pd.DataFrame:
 
 
 def predict(fit: AreaFit, new: object, level: float) -> pd.DataFrame:
-    """`predict_rows` for the rows of a table with the columns of the covariates and areas, or for those of the fit."""
-    if new is None:
-        return predict_rows(fit, own_rows(fit), level)
-    from hierlmm.design import encode
+    """`predict_rows` for the rows of a table with the columns of the covariates and areas, or for those of the fit.
 
-    return predict_rows(fit, encode(fit.design, new), level)
+    On a transformed scale they are taken back to that of the data, as `area.transformed.predicted` does.
+    """
+    rows = own_rows(fit) if new is None else encode(fit.design, new)
+    frame = predict_rows(fit, rows, level)
+    return frame if fit.spec.transformation is None else predicted(fit, frame, rows.X, level)
 
 
 def own_rows(fit: AreaFit) -> NewRows:

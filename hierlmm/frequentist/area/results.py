@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from hierlmm.frequentist.area.transformed_results import BackTransformed
+    from hierlmm.frequentist.area.mse_kinds import Kind as MSEKind
+    from hierlmm.frequentist.area.mse_results import AreaMSE
+    from hierlmm.frequentist.bootstrap.progress import Progress
     from hierlmm.frequentist.profile import ProfileCurve
     from hierlmm.likelihood.area.errors_matrix import ErrorMatrix
 
@@ -154,8 +158,19 @@ class AreaFit(AreaQuestions):
 
     @property
     def areas(self) -> pd.DataFrame:
-        """One row an area, in the order and with the keys of the input; columns as in `area_frame`, 95 % intervals."""
+        """One row an area, in the order and with the keys of the input; columns as in `area_frame`, 95 % intervals.
+
+        On a transformed scale these are estimates, errors and intervals on the scale of the data, taken back as
+        `back_transformed()` does, with its columns; `model_scale` has those of the model.
+        """
         return self.area_table()
+
+    @property
+    def model_scale(self) -> pd.DataFrame:
+        """`areas` on the scale of the model: the same frame where there is no transformation."""
+        from hierlmm.frequentist.area.tables import area_frame
+
+        return area_frame(self, LEVEL)
 
     @property
     def fixed(self) -> pd.DataFrame:
@@ -189,7 +204,31 @@ class AreaFit(AreaQuestions):
         """`areas` with intervals of another level."""
         from hierlmm.frequentist.area.tables import area_frame
 
-        return area_frame(self, level)
+        return area_frame(self, level) if self.spec.transformation is None else self.back_transformed(level=level).areas
+
+    def back_transformed(
+        self,
+        kind: str | None = None,
+        *,
+        replicates: int | None = None,
+        seed: int | np.random.Generator | None = None,
+        level: float = LEVEL,
+        progress: Literal["none", "bar"] = "none",
+    ) -> BackTransformed:
+        """The areas of a fit on a transformed scale, on the scale of the data: see `area.transformed`.
+
+        kind        "bias_corrected" (for a logarithm also called "slud_maiti"), "naive", and for a logarithm "crude"
+        replicates  of a parametric bootstrap for errors and intervals, which needs a seed; None: formulas
+
+        Raises FitError for a fit without a transformation, and for kinds, replicates and seeds that are none.
+        """
+        from hierlmm.frequentist.area.transformed import back_transformed
+
+        if replicates is None:
+            return back_transformed(self, kind, level)
+        from hierlmm.frequentist.area.transformed_bootstrap import bootstrapped
+
+        return bootstrapped(self, kind, replicates, seed, level, progress)
 
     def fixed_table(self, level: float = LEVEL) -> pd.DataFrame:
         """`fixed` with intervals of another level."""
@@ -211,6 +250,46 @@ class AreaFit(AreaQuestions):
         from hierlmm.frequentist.area.prediction import predict
 
         return predict(self, new, level)
+
+    def mean_squared_error(
+        self,
+        kind: MSEKind = "default",
+        *,
+        replicates: int | None = None,
+        seed: int | np.random.Generator | None = None,
+        inner: int = 1,
+        information: Information | None = None,
+        progress: Progress = "none",
+    ) -> AreaMSE:
+        """Mean squared errors of the estimates by another method, each with what it is: see the modules `area.mse_*`.
+
+        kind         "default" (what the fit holds), "second_order", "area_specific", "area_specific_double",
+                     "non_normal", "jackknife"; with `replicates` (1,000) and a `seed`, "bootstrap",
+                     "bootstrap_naive", "double_bootstrap" (`inner` replicates within each) and "sumca"
+        information  "sum" or "trace" for the closed forms; the fit's own where it is not given
+        progress     "bar" shows a bar on standard error
+        """
+        from hierlmm.frequentist.area.mse_kinds import mean_squared_error
+
+        return mean_squared_error(self, kind, replicates, seed, inner, information, progress)
+
+    def effect_errors(self) -> Vector:
+        """(m,) mean squared errors of the effects of the areas in the fit, of the kind of `mse`."""
+        from hierlmm.frequentist.area.tidy import effect_errors
+
+        return effect_errors(self)
+
+    def likelihood_interval(self, level: float) -> tuple[float, float]:
+        """Interval of A by the likelihood of the method, around its own maximum; 0 may be its lower end."""
+        from hierlmm.frequentist.area.tables import profile_interval
+
+        return profile_interval(self, level)
+
+    def leverage(self) -> Vector:
+        """(M,) weight that each estimate gives to its own y, β included; nan outside the fit."""
+        from hierlmm.frequentist.area.tidy import leverage
+
+        return leverage(self)
 
     def error_covariance(self) -> pd.DataFrame:
         """(M, M) mean squared and cross errors of the area estimates, labelled; the diagonal is `mse`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hierlmm.frequentist.area.mse import row_errors
 from hierlmm.frequentist.area.tables import quantile
@@ -65,16 +66,28 @@ def _variance(fit: AreaFit) -> pd.DataFrame:
 
 
 def _effects(fit: AreaFit) -> pd.DataFrame:
-    """The error of v̂ is that of x'β̂ + v̂ at x = 0: g2 is γ² x'Cov(β)x there, the rest as for the area's mean."""
     into = fit.design.sampled
-    X, gamma = fit.design.X[into], fit.gamma[into]
-    half = gamma[:, None] * (X @ np.linalg.cholesky(fit.vcov_beta))
-    se = np.sqrt(row_errors(fit, np.zeros_like(X), np.flatnonzero(into), half))
+    se = np.sqrt(fit.effect_errors())
     reach = quantile(LEVEL) * se
     effect = fit.effect[into]
     labels = {"group": _name(fit), "level": np.asarray(fit.design.areas[into], dtype=object), "term": "Intercept"}
     numbers = {"estimate": effect, "se": se, "lower": effect - reach, "upper": effect + reach}
     return pd.DataFrame({**labels, "quantity": "effect", **numbers})
+
+
+def effect_errors(fit: AreaFit) -> NDArray[np.float64]:
+    """The error of v̂ is that of x'β̂ + v̂ at x = 0: g2 is γ² x'Cov(β)x there, the rest as for the area's mean."""
+    into = fit.design.sampled
+    X, gamma = fit.design.X[into], fit.gamma[into]
+    half = gamma[:, None] * (X @ np.linalg.cholesky(fit.vcov_beta))
+    return row_errors(fit, np.zeros_like(X), np.flatnonzero(into), half)
+
+
+def leverage(fit: AreaFit) -> NDArray[np.float64]:
+    """γ + (1 - γ) x'Cov(β)x / V; nan outside the fit."""
+    design = fit.design
+    own = np.einsum("ij,jk,ik->i", design.X, fit.vcov_beta, design.X) / (fit.A_hat + design.D)
+    return np.where(design.sampled, fit.gamma + (1 - fit.gamma) * own, np.nan)
 
 
 def _areas(fit: AreaFit) -> pd.DataFrame:
@@ -116,9 +129,7 @@ def augment(fit: AreaFit) -> pd.DataFrame:
     gives to its own y, β included: γ + (1 - γ) x'Cov(β)x / V.
     """
     design = fit.design
-    frame = fit.areas.set_index("area")
-    V = fit.A_hat + design.D
-    own = np.einsum("ij,jk,ik->i", design.X, fit.vcov_beta, design.X) / V
+    frame = fit.model_scale.set_index("area")
     residual = design.y - fit.eblup
     with np.errstate(invalid="ignore", divide="ignore"):
         columns = {
@@ -131,7 +142,7 @@ def augment(fit: AreaFit) -> pd.DataFrame:
             "residual": residual,
             "marginal_residual": fit.residual,
             "pearson_residual": np.where(design.D > 0, residual / np.sqrt(design.D), np.nan),
-            "leverage": np.where(design.sampled, fit.gamma + (1 - fit.gamma) * own, np.nan),
+            "leverage": fit.leverage(),
         }
     standard = fit.residuals.set_index("area")["standardised"]
     columns["studentised_residual"] = standard.reindex(frame.index).to_numpy()

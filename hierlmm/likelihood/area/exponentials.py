@@ -4,9 +4,9 @@ With μ = x'β + offset, B = 1 − γ = D/V and g1 = γ D, the posterior of θ a
 
     T = exp(θ̂ + g1/2),    MSE(T) = L + M + o(1/m)
     L = exp(2μ + 2A)(1 − exp(−g1))                                   what is left if A and β were known
-    M = exp(2μ + A(1+γ)) B² {x'C x + v [1/V + (1 + 3γ)²/4]}          estimating β and A, C = Cov(β̂), v = Var(Â)
+    M = exp(2μ + A(1+γ)) {g2 + v B² [1/V + (1 + 3γ)²/4]}             estimating β and A, g2 = B² x'C x, C = Cov(β̂)
 
-L at the estimates is biased by 2 x'C x L + v L''/2 + b L', b the bias of Â and ' the derivative in A:
+L at the estimates is biased by 2 x'C x L + v L''/2 + b L', v the variance and b the bias of Â and ' the derivative in A:
 
     L'   = exp(2μ + 2A){2 − (2 − B²) exp(−g1)}
     L''/2 = exp(2μ + 2A){2 − [(2 − B²)²/2 + B²/V] exp(−g1)}
@@ -37,13 +37,14 @@ class ExponentialErrors:
 
 
 def exponential_errors(
-    A: Numbers, var_A: Numbers, bias_A: Numbers, D: Vector, mu: Vector, theta: Vector, leverage: Vector
+    A: Numbers, var_A: Numbers, bias_A: Numbers, D: Vector, mu: Vector, theta: Vector, leverage: Vector, g2: Vector
 ) -> ExponentialErrors:
     """Predictors of exp θ for k areas.
 
-    A, var_A, bias_A  numbers, or (B, 1) for B fits at once, whose mu, theta and leverage are (B, k)
+    A, var_A, bias_A  numbers, or (B, 1) for B fits at once, whose mu, theta, leverage and g2 are (B, k)
     D         (k,) sampling variances of log y: inf where there is no direct estimate, 0 where it is exact
-    mu        (k,) x'β + offset; theta (k,) its BLUP; leverage (k,) x'(X'V⁻¹X)⁻¹x
+    mu        (k,) x'β + offset; theta (k,) its BLUP; leverage (k,) x'Cx
+    g2        (k,) B² x'Cx, the part of the error of θ̂ that comes from β̂
     """
     sampled = np.isfinite(D)
     V = np.where(sampled, A + np.where(sampled, D, 1.0), np.inf)
@@ -55,7 +56,7 @@ def exponential_errors(
     unit = np.exp(2 * mu + 2 * A)
     B2 = np.square(B)
     leading = unit * left
-    estimated = unit * decay * B2 * (leverage + var_A * (w + np.square(1 + 3 * gamma) / 4))
+    estimated = unit * decay * (g2 + var_A * B2 * (w + np.square(1 + 3 * gamma) / 4))
     first = unit * (2 * left + B2 * decay)
     half_second = unit * (2 * left + (2 * B2 - np.square(B2) / 2 - B2 * w) * decay)
     bias = 2 * leverage * leading + var_A * half_second + bias_A * first

@@ -26,17 +26,22 @@ def eusilc():
 def at(A, y, X, D):
     fit = blup(A, y, X, D, X)
     leverage = np.square(fit.half).sum(axis=1)
-    return fit.fitted, fit.fitted + A / (A + D) * fit.residual, leverage, asymptotics("ml", A, D, fit.half), fit.half
+    theta = fit.fitted + A / (A + D) * fit.residual
+    return fit.fitted, theta, leverage, asymptotics("ml", A, D, fit.half), error_terms_of(A, D, fit.half)
+
+
+def error_terms_of(A, D, half):
+    return error_terms(A, asymptotics("ml", A, D, half), D, half)
 
 
 def test_emdi_has_the_predictor_and_counts_the_bias_of_A_twice_in_its_error():
     """At emdi's own A its estimates agree; its mse is this formula with twice the bias of the ML estimator."""
     want = EMDI["log_bc_sm_ml"]
     y, X, D = eusilc()
-    mu, theta, leverage, of_A, _ = at(want["A"], y, X, D)
+    mu, theta, leverage, of_A, terms = at(want["A"], y, X, D)
 
-    right = exponential_errors(want["A"], of_A.variance, of_A.bias, D, mu, theta, leverage)
-    twice = exponential_errors(want["A"], of_A.variance, 2 * of_A.bias, D, mu, theta, leverage)
+    right = exponential_errors(want["A"], of_A.variance, of_A.bias, D, mu, theta, leverage, terms.g2)
+    twice = exponential_errors(want["A"], of_A.variance, 2 * of_A.bias, D, mu, theta, leverage, terms.g2)
 
     assert_allclose(right.estimate, want["estimate"], rtol=1e-11)
     assert_allclose(twice.mse, want["mse"], rtol=1e-11)
@@ -57,10 +62,10 @@ def test_mse_is_unbiased_to_second_order_and_with_twice_the_bias_it_is_not():
     true = left + np.square(T).mean(axis=0)
     w = 1 / (A_hat + D)
     leverage = np.einsum("ip,bpq,iq->bi", X, np.linalg.inv(np.einsum("bi,ip,iq->bpq", w, X, X)), X)
-    v = 2 / np.square(w).sum(axis=1, keepdims=True)
+    v, g2 = 2 / np.square(w).sum(axis=1, keepdims=True), np.square(D * w) * leverage
     bias = -v / 2 * (leverage * w**2).sum(axis=1, keepdims=True)
     ratio = {
-        k: (exponential_errors(A_hat, v, k * bias, D, beta @ X.T, theta, leverage).mse / true).mean(axis=1)
+        k: (exponential_errors(A_hat, v, k * bias, D, beta @ X.T, theta, leverage, g2).mse / true).mean(axis=1)
         for k in (1, 2)
     }
 
@@ -76,8 +81,10 @@ def test_an_area_with_a_huge_variance_is_one_that_was_not_sampled():
     mu, _, leverage, of_A, _ = at(0.01, y, X, D)
     ends = np.array([1e12, np.inf, 1e-300, 0.0])
 
-    got = exponential_errors(0.01, of_A.variance, of_A.bias, ends, mu[:4], mu[:4], leverage[:4])
-    same = exponential_errors(0.01, of_A.variance, of_A.bias, np.full(4, np.inf), mu[:4], mu[:4], leverage[:4])
+    h, mu = leverage[:4], mu[:4]
+    g2 = np.array([(1e12 / (1e12 + 0.01)) ** 2, 1, 0, 0]) * h
+    got = exponential_errors(0.01, of_A.variance, of_A.bias, ends, mu, mu, h, g2)
+    same = exponential_errors(0.01, of_A.variance, of_A.bias, np.full(4, np.inf), mu, mu, h, h)
 
     assert_allclose(got.estimate[:2], np.exp(mu[:2] + 0.005), rtol=1e-12)
     assert_allclose(got.mse[:2], same.mse[:2], rtol=1e-9)
@@ -88,11 +95,9 @@ def test_where_the_logarithm_is_a_straight_line_it_is_the_mse_of_the_mean():
     """For coefficients of variation of 1e-4 the mse over exp(2μ) is g1 + g2 + 2 g3 - bB²."""
     y, X, D = eusilc()
     small = 1e-8
-    mu, theta, leverage, of_A, half = at(0.01, y, X, D)
-    terms = error_terms(0.01, of_A, D, half)
+    mu, theta, leverage, of_A, terms = at(0.01, y, X, D)
+    shrunk = D * small, mu, theta, leverage * small, terms.g2 * small
 
-    got = exponential_errors(
-        0.01 * small, of_A.variance * small**2, of_A.bias * small, D * small, mu, theta, leverage * small
-    )
+    got = exponential_errors(0.01 * small, of_A.variance * small**2, of_A.bias * small, *shrunk)
 
     assert_allclose(got.mse / np.exp(2 * mu) / small, terms.unbiased, rtol=1e-5)
