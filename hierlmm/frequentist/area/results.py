@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from hierlmm.frequentist.area.transformed_results import BackTransformed
     from hierlmm.frequentist.area.mse_kinds import Kind as MSEKind
     from hierlmm.frequentist.area.mse_results import AreaMSE
+    from hierlmm.frequentist.area.transformed_results import BackTransformed
     from hierlmm.frequentist.bootstrap.progress import Progress
     from hierlmm.frequentist.profile import ProfileCurve
     from hierlmm.likelihood.area.errors_matrix import ErrorMatrix

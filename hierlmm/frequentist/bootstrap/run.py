@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from hierlmm.design.streamchecks import require_rows
 from hierlmm.errors import FitError
 from hierlmm.frequentist.bootstrap.arguments import check_count, check_jobs, check_path, check_seed
+from hierlmm.frequentist.bootstrap.progress import Progress, check_progress, shown
 from hierlmm.frequentist.bootstrap.results import Bootstrap
 from hierlmm.frequentist.bootstrap.samplers import WEIGHTS, Kind, Sampler, Weights, sampler
 from hierlmm.frequentist.bootstrap.state import Batch, State
@@ -22,7 +22,6 @@ from hierlmm.frequentist.lmm_refits import LMMRefits, refits_of
 if TYPE_CHECKING:
     from hierlmm.frequentist.lmm_results import LMMFit
 
-Progress = Literal["none", "bar"]
 # Replicates that are refitted together, and numbers of a response held at once: batches depend on the data alone, so
 # that the last digits of a replicate do not depend on how many there are or where they are computed.
 BATCH, HELD = 250, 4_000_000
@@ -68,7 +67,7 @@ def bootstrap(
     todo = [span for span in spans if not _done(state, span)]
     interrupted = False
     try:
-        with _shown(progress, draws, draws - sum(b - a for a, b in todo)) as advance:
+        with shown(progress, draws, draws - sum(b - a for a, b in todo)) as advance:
             for batch in _batches(fit, draw, seed, todo, jobs):
                 state.add(batch)
                 advance(len(batch.outcomes))
@@ -83,8 +82,7 @@ def _check(kind: str, weights: str, progress: str) -> None:
         raise FitError(f"`kind` is one of {', '.join(get_args(Kind))}; found {kind!r}. Use one of these.")
     if weights not in WEIGHTS:
         raise FitError(f"`weights` is one of {', '.join(WEIGHTS)}; found {weights!r}. Use one of these.")
-    if progress not in get_args(Progress):
-        raise FitError(f"`progress` is 'none' or 'bar'; found {progress!r}. Use one of these.")
+    check_progress(progress)
 
 
 def _key(fit: LMMFit, kind: str, seed: int, weights: str, cluster: object, size: int) -> dict[str, str]:
@@ -124,20 +122,6 @@ def _batch(fit: LMMFit, draw: Sampler, seed: int, start: int, stop: int) -> Batc
 def values_of(found: LMMRefits) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(B, K) the parameters in the order of the long frame."""
     return found.frame["estimate"].to_numpy(dtype=np.float64).reshape(len(found), -1)
-
-
-@contextmanager
-def _shown(progress: Progress, total: int, done: int) -> Iterator[Any]:
-    """A function that is told how many replicates more are done."""
-    if progress == "none":
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True)) as bar:
-        task = bar.add_task("bootstrap", total=total, completed=done)
-        yield lambda count: bar.advance(task, count)
 
 
 __all__ = ["Progress", "bootstrap", "refits_of", "values_of"]

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.likelihood.area.working import Working, factor, in_chunks, working
+
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
@@ -105,3 +107,21 @@ def positive(leading: Vector, correction: Vector) -> Vector:
     taken = np.where(correction > 0, correction, 0.0)
     kept = np.exp(-taken / np.where(leading > 0, leading, 1.0))
     return np.asarray(np.where(correction > 0, leading * kept, leading - correction))
+
+
+def leading_terms(A: Vector, X: Matrix, D: Vector, rows: Matrix) -> tuple[Matrix, Matrix]:
+    """g1 and g2 (N, k) at each A (N,): rows (k, p) are X (m, p) first, then areas without a direct estimate."""
+    work = working(np.zeros(len(D)), X, D)
+    basis = work.basis
+    on_Q = rows @ basis.centring @ basis.to_basis
+    g1, g2 = in_chunks(lambda part, of: _leading(part, of, on_Q), A / basis.scale, work)
+    return basis.scale * g1, basis.scale * g2
+
+
+def _leading(A: Vector, work: Working, rows: Matrix) -> tuple[Matrix, Matrix]:
+    D = work.basis.D
+    w = 1 / (A[:, None] + D)
+    B = np.ones((len(A), len(rows)))
+    B[:, : len(D)] = D * w
+    half = factor(w, work).root @ rows.T
+    return A[:, None] * B, np.square(B) * np.square(half).sum(axis=1)
