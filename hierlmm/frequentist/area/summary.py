@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,13 +22,16 @@ WIDTH = 80
 CELL = 12
 
 
-def summary(fit: AreaFit) -> str:
-    """The outcome first where the fit failed or ended at zero; then model, variance, coefficients, areas, notes."""
+def summary(fit: AreaFit, beside: Sequence[str] = ()) -> str:
+    """The outcome first where the fit failed or ended at zero; then model, variance, coefficients, areas, notes.
+
+    beside  lines on other parameters of the area effects, after the variance
+    """
     from hierlmm.frequentist.area.results import AreaOutcome
 
     lines = [] if fit.outcome is AreaOutcome.INTERIOR else [*_wrapped(fit.outcome.value), ""]
     lines += [*str(fit.spec).splitlines(), f"Area variance by {HEADINGS[fit.method]}", ""]
-    lines += [*_variance(fit), "", *_criteria(fit), "", *_fixed(fit), "", *_areas(fit)]
+    lines += [*_variance(fit), *beside, "", *_criteria(fit), "", *_fixed(fit), "", *_areas(fit)]
     for note in (*left_out(fit.design), *fit.notes):
         lines += ["", *_wrapped(note)]
     return "\n".join(line.rstrip() for line in lines)
@@ -70,7 +73,7 @@ def _likelihood(fit: AreaFit) -> str:
 def _criteria(fit: AreaFit) -> list[str]:
     rows = [_row("", ["log-lik.", "AIC", "BIC"])]
     if likelihood_of(fit.method) == "reml":
-        rows.append(_row("Restricted (REML) likelihood" + _at(fit, "reml"), [fit.loglik, fit.aic, fit.bic]))
+        rows.append(_row("Restricted likelihood" + _at(fit, "reml"), [fit.loglik, fit.aic, fit.bic]))
     marginal = [fit.marginal_loglik, fit.marginal_aic, fit.marginal_bic]
     return [*rows, _row("Marginal (ML) likelihood" + _at(fit, "ml"), marginal)]
 

@@ -14,6 +14,7 @@ from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.lmm_tidy import LEVEL, chosen, together
 from hierlmm.frequentist.lmm_tidy_glance import COLUMNS
 from hierlmm.frequentist.lmm_tidy_rows import COLUMNS as ROWS
+from hierlmm.likelihood.area.interval import likelihood_of
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.area.results import AreaFit
@@ -111,7 +112,8 @@ def glance(fit: AreaFit) -> pd.DataFrame:
         "loglik": fit.loglik,
         "aic": fit.aic,
         "bic": fit.bic,
-        "bic_nlme": -2 * fit.loglik + float(np.log(n - p if fit.method == "reml" else n)) * fit.n_parameters,
+        "bic_nlme": -2 * fit.loglik
+        + float(np.log(n - p if likelihood_of(fit.method) == "reml" else n)) * fit.n_parameters,
         "marginal_loglik": fit.marginal_loglik,
         "marginal_aic": fit.marginal_aic,
         "outcome": fit.outcome.name,

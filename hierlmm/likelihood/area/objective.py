@@ -57,7 +57,7 @@ class Objective:
         return basis.D.size if self.likelihood == "ml" else basis.contrasts
 
     def exists(self, basis: Basis) -> bool:
-        """Whether there is a maximum: the likelihood falls as A^(−contrasts/2) far out, A times it by one power less."""
+        """Whether there is a maximum: far out the likelihood falls as A^(−contrasts/2), and h may rise as A."""
         return self.adjustment is None or self.contrasts(basis) > self.adjustment.spent
 
     def read(self, A: Vector, at: Terms, work: Working) -> Reading:
