@@ -16,8 +16,9 @@ with the mean squared errors
                     place of slud_maiti where that is not, where the fit is at its boundary (no expansion holds there),
                     and where area effects or sampling errors are correlated
 
-Intervals are g of the ends of the interval of θ: g never falls. The bootstrap gives errors and intervals without these
-expansions: `transformed_bootstrap`.
+The last is the error given what the area's own estimate is, the other two and the bootstrap average over it too: of
+proportions near 0 or 1 they differ by area, and agree on average. Intervals are g of the ends of the interval of θ: g
+never falls. The bootstrap gives errors and intervals without these expansions: `transformed_bootstrap`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ With μ = x'β + offset, B = 1 − γ = D/V and g1 = γ D, the posterior of θ a
     L = exp(2μ + 2A)(1 − exp(−g1))                                   what is left if A and β were known
     M = exp(2μ + A(1+γ)) {g2 + v B² [1/V + (1 + 3γ)²/4]}             estimating β and A, g2 = B² x'C x, C = Cov(β̂)
 
-L at the estimates is biased by 2 x'C x L + v L''/2 + b L', v the variance and b the bias of Â and ' the derivative in A:
+L at the estimates is biased by 2 x'C x L + v L''/2 + b L', v the variance and b the bias of Â, ' the derivative in A:
 
     L'   = exp(2μ + 2A){2 − (2 − B²) exp(−g1)}
     L''/2 = exp(2μ + 2A){2 − [(2 − B²)²/2 + B²/V] exp(−g1)}
