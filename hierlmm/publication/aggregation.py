@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.area.tables import ratio
-from hierlmm.publication.covariance import whole
+from hierlmm.publication.covariance import Whole
 from hierlmm.publication.estimates import AreaEstimates, estimates_of
 from hierlmm.publication.keyed import Keys, group_name, groups, numbers, require_nonnegative
 from hierlmm.publication.marginals import monte_carlo_error, normal
@@ -141,7 +141,7 @@ def _aggregates(
 def summed(estimates: AreaEstimates, W: Matrix, keys: Keys) -> AreaEstimates:
     """R weighted sums W (R, M) of estimates that exist wherever a weight is not 0, in the form of estimates."""
     estimate = W @ np.where(estimates.exists, estimates.estimate, 0.0)
-    errors = whole(estimates.errors.between(W))
+    errors = Whole(estimates.errors.between(W))
     nodes = None if estimates.nodes is None else estimates.nodes.image(W)
     normal_before = estimates.marginals is not None and estimates.marginals.weight.size == 1
     direct, direct_covariance = direct_sums(estimates, W)
@@ -150,13 +150,13 @@ def summed(estimates: AreaEstimates, W: Matrix, keys: Keys) -> AreaEstimates:
         keys=keys,
         estimate=estimate,
         errors=errors,
-        known=None if estimates.known is None else whole(estimates.known.between(W)),
+        known=None if estimates.known is None else Whole(estimates.known.between(W)),
         exists=np.ones(len(W), dtype=bool),
         marginals=nodes.marginals() if nodes else normal(estimate, errors.diagonal()) if normal_before else None,
         nodes=nodes,
         draws=None if estimates.draws is None else estimates.draws @ W.T,
         direct=direct,
-        direct_covariance=whole(direct_covariance),
+        direct_covariance=Whole(direct_covariance),
         role=np.where(np.isnan(direct), "unsampled", "sampled"),
     )
 

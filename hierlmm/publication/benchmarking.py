@@ -229,7 +229,7 @@ def _marginals(estimates: AreaEstimates, moved: AreaEstimates, here: Constraints
         return normal(moved.estimate, moved.mse)
     if nodes is None:
         return None
-    away = nodes.mean - nodes.weight @ nodes.mean
+    away = nodes.away()
     given = (Factored(own, nodes.reach(k)) for k, own in enumerate(nodes.own))
     variance = np.stack([Adjusted(one, Q, here.W, here.noise).diagonal() for one in given])
     return Marginals(nodes.weight, moved.estimate + away - (away @ here.W.T) @ Q.T, variance)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.likelihood.area.errors_matrix import ErrorMatrix
+
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
@@ -74,6 +76,54 @@ class Factored(ErrorCovariance):
         """(size, M) independent draws from N(0, Σ)."""
         shared = rng.standard_normal((size, self.half.shape[1])) @ self.half.T
         return np.asarray(shared + np.sqrt(self.own) * rng.standard_normal((size, self.size)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whole(ErrorCovariance):
+    """Σ given whole (M, M), for M not large."""
+
+    matrix: Matrix
+
+    @property
+    def size(self) -> int:
+        """M."""
+        return len(self.matrix)
+
+    def times(self, V: Matrix) -> Matrix:
+        """Σ V for V (M, k)."""
+        return np.asarray(self.matrix @ V)
+
+    def diagonal(self) -> Vector:
+        """(M,) variances."""
+        return np.array(np.diagonal(self.matrix))
+
+    def sample(self, size: int, rng: np.random.Generator) -> Matrix:
+        """(size, M) independent draws from N(0, Σ)."""
+        return np.asarray(rng.standard_normal((size, self.size)) @ root(self.matrix).T)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OfFit(ErrorCovariance):
+    """Σ as a fit holds it."""
+
+    matrix: ErrorMatrix
+
+    @property
+    def size(self) -> int:
+        """M."""
+        return self.matrix.size
+
+    def times(self, V: Matrix) -> Matrix:
+        """Σ V for V (M, k)."""
+        return self.matrix.times(V)
+
+    def diagonal(self) -> Vector:
+        """(M,) variances."""
+        return self.matrix.diagonal()
+
+    def sample(self, size: int, rng: np.random.Generator) -> Matrix:
+        """(size, M) independent draws from N(0, Σ)."""
+        return self.matrix.sample(size, rng)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,12 +201,7 @@ def rescaled(base: ErrorCovariance, variance: Vector) -> Rescaled:
 def root(S: Matrix) -> Matrix:
     """(R, R) H with H H' = S, S symmetric and positive semidefinite but for rounding."""
     values, vectors = np.linalg.eigh((S + S.T) / 2)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
-
-
-def whole(S: Matrix) -> Factored:
-    """The covariance matrix S (M, M) given whole."""
-    return Factored(np.zeros(len(S)), root(S))
+    return np.asarray(np.where(np.diagonal(S) > 0, 1.0, 0.0)[:, None] * vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def of_draws(draws: Matrix) -> Factored:

@@ -19,7 +19,7 @@ from hierlmm.design.types import AreaDesign
 from hierlmm.errors import FitError, listed
 from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.likelihood.area.moments import blup
-from hierlmm.publication.covariance import ErrorCovariance, Factored, of_draws
+from hierlmm.publication.covariance import ErrorCovariance, Factored, OfFit, of_draws
 from hierlmm.publication.keyed import Keys
 from hierlmm.publication.marginals import Marginals, normal, tails
 from hierlmm.publication.nodes import Nodes, nodes_of
@@ -137,7 +137,7 @@ def keys_of(design: AreaDesign) -> Keys:
 
 def _of_fit(fit: AreaFit) -> AreaEstimates:
     design = fit.design
-    errors, known = fit_errors(fit)
+    errors = OfFit(fit.error_matrix())
     exists = np.isfinite(fit.eblup) & np.isfinite(fit.mse)
     return AreaEstimates(
         keys=keys_of(design),
@@ -145,7 +145,7 @@ def _of_fit(fit: AreaFit) -> AreaEstimates:
         source=f"EBLUP, area variance by {fit.method}",
         estimate=fit.eblup,
         errors=errors,
-        known=known,
+        known=_known(fit),
         exists=exists,
         marginals=normal(fit.eblup, np.where(exists, errors.diagonal(), np.nan)),
         nodes=None,
@@ -157,17 +157,12 @@ def _of_fit(fit: AreaFit) -> AreaEstimates:
     )
 
 
-def fit_errors(fit: AreaFit) -> tuple[Factored, Factored]:
-    """Covariance matrix of the prediction errors: g1, 2 g3 and the bias term area by area, g2 through β̂.
-
-    Beside it g1 and g2 alone, what it would be if A were known.
-    """
+def _known(fit: AreaFit) -> Factored:
+    """Covariance matrix of the errors if A were known to be as estimated: g1 area by area, g2 through β̂."""
     design, into = fit.design, fit.design.sampled
     y = design.y[into] - design.offset[into]
     half = blup(fit.A_hat, y, design.X[into], design.D[into], design.X).half
-    pull = 1 - fit.gamma
-    shared = pull[:, None] * half
-    return Factored(fit.g1 + 2 * fit.g3 - fit.bias_A * pull**2, shared), Factored(fit.g1, shared)
+    return Factored(fit.g1, (1 - fit.gamma)[:, None] * half)
 
 
 def _of_posterior(posterior: AreaPosterior) -> AreaEstimates:

@@ -63,12 +63,17 @@ class Nodes:
         zero, one = np.zeros((self.weight.size, R)), np.ones((self.weight.size, R))
         return Nodes(self.weight, self.mean @ W.T, zero, one, np.eye(R), np.stack(roots))
 
+    def away(self) -> Matrix:
+        """(K, M) means given A less their average; exactly 0 for an area that does not depend on A."""
+        shifted = self.mean - self.mean[0]
+        return np.asarray(shifted - self.weight @ shifted)
+
     def covariance(self) -> Factored:
         """The covariance matrix of the posterior: E[Cov(θ | A)] + Cov(E[θ | A])."""
-        centre = self.weight @ self.mean
-        half = np.empty((centre.size, 0))
+        away = self.away()
+        half = np.empty((away.shape[1], 0))
         for k, share in enumerate(np.sqrt(self.weight)):
-            both = np.column_stack([half, share * self.reach(k), share * (self.mean[k] - centre)])
+            both = np.column_stack([half, share * self.reach(k), share * away[k]])
             half = _spanned(both) if both.shape[1] > GATHERED else both
         return Factored(self.weight @ self.own, _spanned(half))
 
