@@ -22,6 +22,9 @@ from hierlmm.errors import (
     SpecError,
 )
 from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.area.thinning import Thinned, thin
+from hierlmm.frequentist.area.validation import validate
+from hierlmm.frequentist.area.validation_results import Validation
 from hierlmm.frequentist.bootstrap.results import Bootstrap
 from hierlmm.frequentist.diagnostics.type1 import TypeOneError, simulate_type1
 from hierlmm.frequentist.inference.compare_models import compare_models
@@ -78,8 +81,11 @@ from hierlmm.survey.direct import direct_estimates
 from hierlmm.survey.direct_results import DirectEstimates
 from hierlmm.survey.gvf import DesignEffectGVF, LogLinearGVF
 from hierlmm.survey.indicators import HeadCount, PovertyGap
+from hierlmm.survey.join import join_areas
 from hierlmm.survey.smoothing import smooth_variances
 from hierlmm.survey.smoothing_results import SmoothedVariances
+from hierlmm.survey.synthetic import composite_estimates, synthetic_estimates
+from hierlmm.survey.synthetic_results import CompositeEstimates, SyntheticEstimates
 
 __version__ = "0.1.0"
 __all__ = [
@@ -128,6 +134,10 @@ __all__ = [
     "RobustCovariance",
     "compare",
     "compare_models",
+    "Thinned",
+    "Validation",
+    "thin",
+    "validate",
     "fit",
     "moments",
     "posterior",
@@ -145,15 +155,20 @@ __all__ = [
     "representable",
     "same_marginal_law",
     "two_stage",
-    # survey records: direct estimates, their variances
+    # survey records: direct, synthetic and composite estimates, their variances
+    "CompositeEstimates",
     "DesignEffectGVF",
     "DirectEstimates",
     "HeadCount",
     "LogLinearGVF",
     "PovertyGap",
     "SmoothedVariances",
+    "SyntheticEstimates",
+    "composite_estimates",
     "direct_estimates",
+    "join_areas",
     "smooth_variances",
+    "synthetic_estimates",
     # publication
     "Aggregates",
     "Benchmarked",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hierlmm.design.types import Dropped
 from hierlmm.errors import listed
 from hierlmm.survey.text import counted, row, spread_rows, wrapped
 
@@ -24,7 +25,7 @@ VARIANCES = {
 def summary(direct: DirectEstimates) -> str:
     """Estimator and design, then the distribution of the results over areas, then notes."""
     lines = [*_asked(direct), "", *_spread(direct)]
-    for note in (*left_out(direct), *direct.notes):
+    for note in (*left_out(direct.dropped), *direct.notes):
         lines += ["", *wrapped(note)]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -61,9 +62,8 @@ def _spread(direct: DirectEstimates) -> Iterator[str]:
     yield "  Areas: " + ", ".join(counts)
 
 
-def left_out(direct: DirectEstimates) -> Iterator[str]:
+def left_out(dropped: Dropped) -> Iterator[str]:
     """Sentences on the records that are not in the estimates."""
-    dropped = direct.dropped
     if len(dropped):
         columns = dict.fromkeys(name for names in dropped.columns for name in names)
         yield (

@@ -16,6 +16,7 @@ from hierlmm.survey.sums import sums
 from hierlmm.survey.units import Units
 
 Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
 # A variance below this share of (Σ|z|)² is a rounding error of zero: sums of n terms are good to n units in the last
@@ -91,6 +92,22 @@ def _lonely(units: Units, pair_area: Codes, total: Vector, n: Codes, M: int) -> 
         mean = sums(pair_area, total, M) / np.maximum(sums(pair_area, n.astype(np.float64), M), 1)
         return np.square(total - mean[pair_area])
     return np.full(len(total), np.nan)
+
+
+def covariance_between_units(z: Vector, area: Codes, M: int, units: Units) -> Matrix:
+    """(M, M) covariances of the sums over areas, drawn with replacement: `between_units` with products for squares.
+
+    The matrix of unit totals is dense: meant for a few dozen areas, as post-strata are.
+    """
+    P, H = len(units.stratum), len(units.count)
+    totals = sums(units.unit * M + area, z, P * M).reshape(P, M)
+    mean = np.stack([sums(units.stratum, total, H) for total in totals.T], axis=1) / units.count[:, None]
+    n = units.count[units.stratum]
+    lonely = n == 1
+    centred = totals - np.where(lonely[:, None], totals.mean(axis=0), mean[units.stratum])
+    alone = {"certainty": 0.0, "centre": 1.0}.get(units.lonely, np.nan)
+    scale = np.where(lonely, alone, n / np.maximum(n - 1, 1))
+    return np.asarray((centred * scale[:, None]).T @ centred)
 
 
 def singly(z: Vector, area: Codes, M: int, keep: Vector) -> Spread:
