@@ -41,6 +41,11 @@ class Posterior:
         parts = (self.mean, self.variance, self.a, self.b, self.gamma)
         return Posterior(self.family, *(part[..., which] for part in parts))
 
+    def as_row(self) -> Posterior:
+        """The laws with an axis of length 1 in front."""
+        parts = (self.mean, self.variance, self.a, self.b, self.gamma)
+        return Posterior(self.family, *(np.asarray(part)[None] for part in parts))
+
     def cdf(self, x: ArrayLike) -> Array:
         """P(θ <= x)."""
         at = np.asarray(x, dtype=np.float64)

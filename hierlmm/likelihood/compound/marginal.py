@@ -26,7 +26,8 @@ Counts = Literal["poisson", "binomial"]
 
 
 class UnitTerms(NamedTuple):
-    """Log density of each unit and its derivatives in η and φ; `size` adds up what the score in φ is made of."""
+    """Log density of each unit and its derivatives in η and φ; `eta_size` and `size` add up the sizes of what the
+    derivatives in η and in φ are differences of."""
 
     value: Array
     eta: Array
@@ -34,6 +35,7 @@ class UnitTerms(NamedTuple):
     eta_eta: Array
     eta_phi: Array
     phi_phi: Array
+    eta_size: Array
     size: Array
 
 
@@ -53,6 +55,7 @@ def poisson_terms(y: Array, exposure: Array, eta: Array, phi: Array) -> UnitTerm
         eta_eta=-m * (1 + phi * y) * below**2,
         eta_phi=-(y - m) * m * below**2,
         phi_phi=S.second + y * (m * below) ** 2 - m**3 * F2,
+        eta_size=(y + m) * below,
         size=S.first + spread + m**2 * np.abs(F1),
     )
 
@@ -70,6 +73,7 @@ def binomial_terms(k: Array, n: Array, eta: Array, phi: Array) -> UnitTerms:
         eta_eta=-mu * nu * (hits + misses) - phi * (hit.slope * nu**2 / mu + miss.slope * mu**2 / nu),
         eta_phi=nu / mu * hit.slope - mu / nu * miss.slope,
         phi_phi=hit.second / mu**2 + miss.second / nu**2 - all_.second,
+        eta_size=nu * hits + mu * misses,
         size=one + other + all_.first,
     )
 

@@ -81,11 +81,11 @@ class _Maxima:
     evaluations: int
 
 
-def informative(data: CountData) -> NDArray[np.intp]:
-    """(N,) units whose density falls like 1/φ for large φ: with a count, and for trials also a miss."""
+def informative(data: CountData) -> Array:
+    """(N,) how many units have a density that falls like 1/φ for large φ: with a count, and for trials also a miss."""
     y = np.atleast_2d(data.y)
     inside = y > 0 if data.family == "poisson" else (y > 0) & (y < data.size)
-    return np.asarray(inside.sum(axis=1))
+    return np.asarray((inside * data.counted()).sum(axis=1))
 
 
 def estimate(data: CountData) -> DispersionEstimate:
@@ -114,8 +114,8 @@ def estimate(data: CountData) -> DispersionEstimate:
 
 
 def estimate_many(data: CountData) -> ManyEstimates:
-    """The same for N data sets at once, y (N, m); sets without an informative unit have no estimate (nan)."""
-    N, p = len(data.y), data.X.shape[1]
+    """The same for N data sets at once, y or weight (N, m); sets without an informative unit have no estimate (nan)."""
+    N, p = len(data.counted()), data.X.shape[1]
     out = ManyEstimates(np.full(N, np.nan), np.full((N, p), np.nan), np.full(N, -np.inf), np.zeros(N, dtype=bool))
     usable = np.flatnonzero(informative(data) > 0)
     each = max(1, SLAB // (16 * len(data.size)))
@@ -136,8 +136,7 @@ def estimate_many(data: CountData) -> ManyEstimates:
 
 def _maxima(data: CountData, spacing: float) -> _Maxima:
     """Local maxima of each data set; never empty, since the score is negative beyond the bound."""
-    y = np.atleast_2d(data.y)
-    N = len(y)
+    N = len(data.counted())
     first = start(data, N)
     ends, lowest = _ends(data, first)
     length = np.log1p(ends / lowest)
@@ -157,11 +156,12 @@ def _maxima(data: CountData, spacing: float) -> _Maxima:
 
 def _ends(data: CountData, first: Array) -> tuple[Array, Array]:
     """(N,) the dispersion beyond which no maximum can lie, and the scale 1/max y of the smallest that matter."""
-    y = np.atleast_2d(data.y)
-    sets = np.arange(len(y))
-    known = np.maximum(*(_scan(data, sets, np.full(len(y), phi), first).value for phi in (0.0, 1.0)))
+    N = len(first)
+    sets = np.arange(N)
+    known = np.maximum(*(_scan(data, sets, np.full(N, phi), first).value for phi in (0.0, 1.0)))
     ends = np.exp(np.clip(-known / np.maximum(informative(data), 1), 0.0, 60.0))
-    largest = y.max(axis=1) if data.family == "poisson" else np.full(len(y), data.size.max())
+    y = np.broadcast_to(data.y, (N, len(data.size)))
+    largest = y.max(axis=1) if data.family == "poisson" else np.full(N, data.size.max())
     return ends, 1.0 / (1.0 + largest)
 
 

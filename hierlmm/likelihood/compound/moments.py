@@ -32,16 +32,43 @@ class MomentEstimate:
     raw: Array
 
 
-def estimate_moments(family: Counts, y: Array, size: Array) -> MomentEstimate:
-    """Moment estimates of N data sets y (N, m) or of one (m,), whose results are then (1,)."""
+def estimate_moments(family: Counts, y: Array, size: Array, weight: Array | None = None) -> MomentEstimate:
+    """Moment estimates of N data sets y (N, m) or of one (m,), whose results are then (1,).
+
+    weight  (N, m) how often each unit counts; None: once
+    """
     counts = np.atleast_2d(y)
-    mean = counts.sum(axis=1) / size.sum()
-    away = np.square(counts / size - mean[:, None])
+    w = np.ones_like(counts) if weight is None else weight
+    total, m = w @ size, w.sum(axis=1)
+    mean = (w * counts).sum(axis=1) / total
+    spread = (w * size * np.square(counts / size - mean[:, None])).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         if family == "poisson":
-            raw = away @ size / size.sum() - mean / size.mean()
+            raw = spread / total - mean * m / total
             return MomentEstimate(mean, np.maximum(raw, 0.0) / mean**2, raw)
-        N, m = size.sum(), len(size)
-        raw = (away @ size / (mean * (1 - mean)) - (m - 1)) / (N - np.square(size).sum() / N - (m - 1))
+        raw = (spread / (mean * (1 - mean)) - (m - 1)) / (total - w @ np.square(size) / total - (m - 1))
         rho = np.maximum(raw, 0.0)
         return MomentEstimate(mean, np.where(rho < 1, rho / (1 - rho), np.inf), raw)
+
+
+def moment_covariance(family: Counts, y: Array, size: Array, mean: float, phi: float) -> Array:
+    """(2, 2) covariance of (η̂, φ̂), η the link of the mean, of one data set with φ̂ > 0: the sandwich.
+
+    Both estimates solve Σ ψ_i = 0, so that their covariance is about G⁻¹ (Σ ψ_i ψ_i') G⁻ᵀ, G = Σ ∂ψ_i, whatever the
+    prior's shape; (mean, A or ρ) are then carried to (η, φ).
+    """
+    rate = y / size
+    first = y - size * mean
+    if family == "poisson":
+        A, share = phi * mean**2, size / size.mean()
+        psi = np.stack([first, size * ((rate - mean) ** 2 - A) - share * mean])
+        G = np.array([[-size.sum(), 0.0], [-share.sum(), -size.sum()]])
+        to = np.array([[1 / mean, 0.0], [-2 * A / mean**3, mean**-2]])
+    else:
+        rho, pq, left = phi / (1 + phi), mean * (1 - mean), 1 - size / size.sum()
+        per = left * (1 + rho * (size - 1))
+        psi = np.stack([first, size * (rate - mean) ** 2 - pq * per])
+        G = np.array([[-size.sum(), 0.0], [-(1 - 2 * mean) * per.sum(), -pq * (left * (size - 1)).sum()]])
+        to = np.array([[1 / pq, 0.0], [0.0, (1 - rho) ** -2]])
+    half = to @ np.linalg.solve(G, psi)
+    return np.asarray(half @ half.T)

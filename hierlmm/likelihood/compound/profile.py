@@ -35,6 +35,7 @@ class CountData:
 
     family  "poisson" or "binomial"; y (m,) or (N, m): N data sets; size (m,) exposures or trials
     X       (m, p) of full rank, p may be 0; offset (m,)
+    weight  (N, m) how often each unit counts in each data set, as when units are resampled; None: once
     """
 
     family: Counts
@@ -42,21 +43,29 @@ class CountData:
     size: Array
     X: Array
     offset: Array
+    weight: Array | None = None
 
     def rows(self, which: NDArray[np.intp]) -> CountData:
         """The data sets at these places, one a row."""
-        y = np.atleast_2d(self.y)
-        return CountData(self.family, y[which], self.size, self.X, self.offset)
+        y = self.y if self.y.ndim == 1 else self.y[which]
+        weight = None if self.weight is None else self.weight[which]
+        return CountData(self.family, y, self.size, self.X, self.offset, weight)
+
+    def counted(self) -> Array:
+        """(N, m) how often each unit counts."""
+        return np.ones_like(np.atleast_2d(self.y)) if self.weight is None else self.weight
 
     def terms(self, beta: Array, phi: Array) -> UnitTerms:
-        """Terms of every unit at coefficients (N, p) and dispersions (N,): arrays (N, m)."""
+        """Terms of every unit at coefficients (N, p) and dispersions (N,), times its weight: arrays (N, m)."""
         eta = beta @ self.X.T + self.offset
-        return TERMS[self.family](self.y, self.size, eta, np.asarray(phi)[:, None])
+        found = TERMS[self.family](self.y, self.size, eta, np.asarray(phi)[:, None])
+        return found if self.weight is None else UnitTerms(*(part * self.weight for part in found))
 
     def mean_terms(self, beta: Array, phi: Array) -> MeanTerms:
         """What a search over β needs of them."""
         eta = beta @ self.X.T + self.offset
-        return MEAN_TERMS[self.family](self.y, self.size, eta, np.asarray(phi)[:, None])
+        found = MEAN_TERMS[self.family](self.y, self.size, eta, np.asarray(phi)[:, None])
+        return found if self.weight is None else MeanTerms(*(part * self.weight for part in found))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,8 +106,7 @@ def profile(data: CountData, phi: Array, beta: Array) -> Profile:
     for _ in range(STEPS):
         if not active.size:
             break
-        part = data.rows(active) if np.ndim(data.y) == 2 else data
-        at[active], decrement = _improved(part, phi[active], at[active])
+        at[active], decrement = _improved(data.rows(active), phi[active], at[active])
         far = np.abs(at[active] @ data.X.T - origin[active]).max(axis=1) >= RUNAWAY
         active = active[(decrement > DONE) & ~far]
     escaped = np.abs(at @ data.X.T - origin).max(axis=1, initial=0.0) >= RUNAWAY
@@ -146,7 +154,7 @@ def _profile(data: CountData, phi: Array, beta: Array, escaped: NDArray[np.bool_
         cross = terms.eta_phi @ X
         inner = np.linalg.solve(_curvature(X, terms.eta_eta), cross[:, :, None])[:, :, 0]
         slope = slope - (cross * inner).sum(axis=1)
-        sums = np.abs(terms.eta) @ np.abs(X)
+        sums = terms.eta_size @ np.abs(X)
         gradient = (np.abs(terms.eta @ X) / np.maximum(sums, np.finfo(float).tiny)).max(axis=1)
     value, score, size = (part.sum(axis=1) for part in (terms.value, terms.phi, terms.size))
     return Profile(beta, value, score, slope, size, gradient, escaped)

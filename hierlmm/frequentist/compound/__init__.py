@@ -1,0 +1,1 @@
+"""Compound sampling: empirical-Bayes fits, their errors, intervals and bootstraps."""
