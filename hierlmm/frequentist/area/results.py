@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from hierlmm.frequentist.area.eb_intervals import Kind as EBIntervalKind
     from hierlmm.frequentist.area.mse_kinds import Kind as MSEKind
     from hierlmm.frequentist.area.mse_results import AreaMSE
     from hierlmm.frequentist.area.transformed_results import BackTransformed
@@ -47,6 +48,10 @@ class AreaOutcome(Enum):
     BY_ADJUSTMENT = (
         "The area variance estimate is positive by the adjustment of the method alone: the likelihood itself is "
         "highest at zero. Mean squared errors are averaged over what the data leave open about that variance."
+    )
+    RHO_AT_END = (
+        "The likelihood of the spatial autocorrelation rho rises to an end of its interval: mean squared errors are "
+        "averaged over what the data leave open about rho and the area variance."
     )
     NOT_CONVERGED = (
         "The search for the area variance did not converge: do not use these estimates. Check the sampling "
@@ -130,6 +135,13 @@ class AreaFit(AreaQuestions):
     def fingerprint(self) -> Fingerprint:
         """What the fit was computed from, as hashes."""
         return self.design.fingerprint
+
+    @property
+    def variance_formula(self) -> str:
+        """The variance of Â behind g3 in symbols."""
+        from hierlmm.frequentist.area.mse import printed
+
+        return printed(self.method, self.information)
 
     @property
     def n_parameters(self) -> int:
@@ -290,6 +302,24 @@ class AreaFit(AreaQuestions):
         from hierlmm.frequentist.area.tidy import leverage
 
         return leverage(self)
+
+    def area_intervals(
+        self,
+        kind: EBIntervalKind = "normal",
+        level: float = LEVEL,
+        *,
+        replicates: int | None = None,
+        seed: int | np.random.Generator | None = None,
+        progress: Progress = "none",
+    ) -> pd.DataFrame:
+        """Intervals of the area means: area, estimate, lower, upper, centre, A; see `area.eb_intervals`.
+
+        kind  "normal" (from the mse), "naive" (γD, too short), "calibrated" (parametric bootstrap, with replicates and
+              a seed), "yoshimori_lahiri" (second order in closed form, shorter than the direct interval)
+        """
+        from hierlmm.frequentist.area.eb_intervals import area_intervals
+
+        return area_intervals(self, kind, level, replicates, seed, progress)
 
     def error_covariance(self) -> pd.DataFrame:
         """(M, M) mean squared and cross errors of the area estimates, labelled; the diagonal is `mse`."""
