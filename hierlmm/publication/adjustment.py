@@ -11,6 +11,7 @@ first order for Scaling, where Q = diag(θ)A'(W diag(θ) A')⁻¹.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +80,10 @@ class Scaling(Adjustment):
         """Q (M, R) at the estimates (M,)."""
         return spreading(theta[:, None] * self.constraints.member.T, self.constraints)
 
+    def factors(self, before: Vector, after: Vector) -> Vector:
+        """(M,) by what each estimate was multiplied; 1 where it was 0."""
+        return np.asarray(np.where(before != 0, after / np.where(before != 0, before, 1.0), 1.0))
+
     def _ratio(self, theta: Matrix, target: Matrix) -> Matrix:
         here = self.constraints
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -128,20 +133,24 @@ def polished(theta: Array, target: Array, Q: Matrix, W: Matrix) -> Array:
     return theta
 
 
-def spreading(V: Matrix, constraints: Constraints) -> Matrix:
-    """V(WV)⁻¹ (M, R) over the rows that determine the others, 0 in the columns of these."""
-    kept = constraints.kept
+def spreading(V: Matrix, constraints: Constraints, free: NDArray[np.bool_] | None = None) -> Matrix:
+    """V(WV)⁻¹ (M, R) over the rows that determine the others and are `free` (R,), 0 in the columns of all others."""
+    kept = constraints.kept if free is None else constraints.kept[free[constraints.kept]]
     V, W = V[:, kept], constraints.W[kept]
     moved = W @ V
     if (stuck := np.diagonal(moved) <= 0).any():
-        names = np.array(constraints.names)[kept][stuck]
-        raise FitError(
-            f"Some estimate of each group must be free to move; none is in {listed(names)}: their errors, or the "
-            "estimates that a factor would multiply, are 0. Use method='difference'."
-        )
+        refuse_stuck(np.array(constraints.names)[kept][stuck])
     Q = np.zeros((len(V), len(constraints.target)))
     Q[:, kept] = np.linalg.solve(moved.T, V.T).T
     return Q
+
+
+def refuse_stuck(names: Iterable[object]) -> None:
+    """Raise FitError for groups in which nothing can move."""
+    raise FitError(
+        f"Some estimate of each group must be free to move; none is in {listed(names)}: their errors, or the "
+        "estimates that a factor would multiply, are 0. Use method='difference'."
+    )
 
 
 def _refuse(bad: NDArray[np.bool_], needed: str) -> None:

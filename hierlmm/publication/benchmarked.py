@@ -74,8 +74,8 @@ class Benchmarked:
         """What was benchmarked to what, as text of at most 80 columns: the totals first, then the areas."""
         return "\n".join(
             [
-                f"Benchmarked by {self.method}: {WORDS[self.method]}; {self.of}s known {self._known()}",
-                self.estimates.source,
+                f"Benchmarked by {self.method}: {WORDS[self.method]}",
+                f"{self.of.capitalize()}s known {self._known()}; {self.estimates.source}",
                 "",
                 *table(self.checks[["group", "target", "before", "before_se", "factor", "difference", "z"]]),
                 "",

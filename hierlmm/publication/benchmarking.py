@@ -6,7 +6,10 @@ the error is (I − QW) e + Q (error of t). So, Σ being the covariance matrix o
     known exactly or with error   (I − QW) Σ (I − QW)' + Q T Q'
     internal, t = Wy, of a fit    Σ + Q W Cov(y − θ̂) W' Q',  Cov(y − θ̂) = D − (Σ if A were known)
 
-The second holds because the error of a best linear unbiased predictor is uncorrelated with y − θ̂, which estimates
+Of a posterior, whose distribution is moved as it stands, factors f multiply its errors too: diag(f) Σ diag(f) is in
+the place of Σ.
+
+The internal one holds because the error of a best linear unbiased predictor is uncorrelated with y − θ̂, which estimates
 nothing; it is what Steorts and Ghosh (2013, Statistica Sinica 23:749-767) call g4. Of a posterior, t = Wy is no news:
 E[(θ − θ̂_b)² | y] is the posterior variance plus the squared adjustment (Datta, Ghosh, Steorts and Maiti 2011, TEST
 20:574-588). See also Pfeffermann and Barnard (1991), Wang, Fuller and Qu (2008, Survey Methodology 34:29-36), You,
@@ -25,9 +28,9 @@ from numpy.typing import NDArray
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.area.tables import quantile, ratio
 from hierlmm.frequentist.bootstrap.arguments import finite, generator_of
-from hierlmm.publication.adjustment import Adding, Adjustment, Scaling, spreading
+from hierlmm.publication.adjustment import Adding, Adjustment, Scaling, refuse_stuck, spreading
 from hierlmm.publication.benchmarked import Benchmarked, ErrorMethod, Method
-from hierlmm.publication.covariance import Adjusted, ErrorCovariance, Factored, rescaled, root
+from hierlmm.publication.covariance import ROUNDING, Adjusted, ErrorCovariance, Factored, Rescaled, rescaled, root
 from hierlmm.publication.estimates import AreaEstimates, estimates_of
 from hierlmm.publication.keyed import numbers, refuse
 from hierlmm.publication.marginals import Marginals, normal
@@ -96,12 +99,11 @@ def benchmark(
     by = _adjustment(method, loss, estimates, constraints, data)
     after = by.apply(before, target)
     checks = checks.assign(after=W @ after, left=W @ after - target)
-    Q = by.slope(after)
     moved = replace(
         estimates,
         source=f"{estimates.source}, benchmarked",
         estimate=np.where(estimates.exists, after, np.nan),
-        errors=_errors(estimates, constraints, Q, after - before),
+        errors=_errors(estimates, constraints, by, before, after),
         known=None,
         nodes=None,
         draws=_draws(estimates, constraints, by, seed),
@@ -112,7 +114,7 @@ def benchmark(
 
         squared, simulated = bootstrap_mse(result, by, replicates, seed)
         moved = replace(moved, errors=rescaled(moved.errors, squared))
-    moved = replace(moved, marginals=_marginals(estimates, moved, constraints, Q))
+    moved = replace(moved, marginals=_marginals(estimates, moved, by))
     return Benchmarked(
         frame=_frame(estimates, moved, level),
         checks=checks,
@@ -153,7 +155,7 @@ def _checks(estimates: AreaEstimates, constraints: Constraints, before: Vector) 
         target=target,
         target_se=np.sqrt(np.diagonal(constraints.noise)),
         before=own,
-        before_se=np.sqrt(np.diagonal(spread)),
+        before_se=np.sqrt(np.maximum(np.diagonal(spread), 0.0)),
         factor=factor,
         difference=target - own,
         z=np.where(target == own, 0.0, z),
@@ -185,7 +187,8 @@ def _adjustment(
     if method == "difference":
         return Adding(constraints, spreading(constraints.member.T, constraints))
     if isinstance(loss, str) and loss == "covariance":
-        return Adding(constraints, spreading(estimates.errors.times(constraints.W.T), constraints))
+        spread = estimates.errors.times(constraints.W.T)
+        return Adding(constraints, spreading(spread, constraints, _free(estimates, constraints)))
     if isinstance(loss, str) and loss == "mse":
         freedom = estimates.errors.diagonal()
     else:
@@ -195,13 +198,30 @@ def _adjustment(
     return Adding(constraints, spreading(freedom[:, None] * constraints.W.T, constraints))
 
 
-def _errors(estimates: AreaEstimates, constraints: Constraints, Q: Matrix, moved: Vector) -> ErrorCovariance:
+def _free(estimates: AreaEstimates, constraints: Constraints) -> NDArray[np.bool_]:
+    """(R,) totals that have an error. Those without, as after an earlier benchmark, must be met already."""
+    W, target = constraints.W, constraints.target
+    before = np.where(estimates.exists, estimates.estimate, 0.0)
+    free = np.diagonal(estimates.errors.between(W)) > 0
+    missed = ~free & (np.abs(target - W @ before) > ROUNDING * (W @ np.abs(before)))
+    if missed.any():
+        refuse_stuck(np.array(constraints.names)[missed])
+    return np.asarray(free)
+
+
+def _errors(
+    estimates: AreaEstimates, constraints: Constraints, by: Adjustment, before: Vector, after: Vector
+) -> ErrorCovariance:
     """Covariance matrix of the errors after the adjustment: see the module."""
-    W = constraints.W
+    W, Q = constraints.W, by.slope(after)
     if constraints.known != "internal":
-        return Adjusted(estimates.errors, Q, W, constraints.noise)
+        base = estimates.errors
+        if estimates.half == "posterior" and isinstance(by, Scaling):
+            base = Rescaled(base, by.factors(before, after))
+        return Adjusted(base, Q, W, constraints.noise)
     if estimates.half == "posterior":
-        return Adjusted(estimates.errors, moved[:, None], np.zeros((1, moved.size)), np.ones((1, 1)))
+        moved = (after - before)[:, None]
+        return Adjusted(estimates.errors, moved, np.zeros_like(moved.T), np.ones((1, 1)))
     if estimates.known is None:
         raise FitError(
             "Internal totals are those of the direct estimates a fit was made from; these estimates were moved since. "
@@ -222,15 +242,17 @@ def _draws(
     return by.apply(draws, target + z @ root(constraints.noise).T)
 
 
-def _marginals(estimates: AreaEstimates, moved: AreaEstimates, here: Constraints, Q: Matrix) -> Marginals | None:
+def _marginals(estimates: AreaEstimates, moved: AreaEstimates, by: Adjustment) -> Marginals | None:
     """The distribution of each area afterwards: normal for a fit and about internal totals, else as it was, moved."""
-    nodes = estimates.nodes
+    nodes, here = estimates.nodes, by.constraints
     if estimates.half == "fit" or here.known == "internal":
         return normal(moved.estimate, moved.mse)
     if nodes is None:
         return None
-    away = nodes.away()
-    given = (Factored(own, nodes.reach(k)) for k, own in enumerate(nodes.own))
+    Q = by.slope(moved.estimate)
+    factor = by.factors(estimates.estimate, moved.estimate) if isinstance(by, Scaling) else np.ones(moved.estimate.size)
+    away = factor * nodes.away()
+    given = (Rescaled(Factored(own, nodes.reach(k)), factor) for k, own in enumerate(nodes.own))
     variance = np.stack([Adjusted(one, Q, here.W, here.noise).diagonal() for one in given])
     return Marginals(nodes.weight, moved.estimate + away - (away @ here.W.T) @ Q.T, variance)
 

@@ -95,7 +95,7 @@ class Whole(ErrorCovariance):
 
     def diagonal(self) -> Vector:
         """(M,) variances."""
-        return np.array(np.diagonal(self.matrix))
+        return np.maximum(np.diagonal(self.matrix), 0.0)
 
     def sample(self, size: int, rng: np.random.Generator) -> Matrix:
         """(size, M) independent draws from N(0, Σ)."""
@@ -184,6 +184,14 @@ class Adjusted(ErrorCovariance):
         added = np.einsum("ir,rs,is->i", self.Q, self.W @ cross + self.noise, self.Q)
         after = before - 2 * (self.Q * cross).sum(axis=1) + added
         return np.asarray(np.where(after > ROUNDING * (before + added), after, 0.0))
+
+    def between(self, W: Matrix) -> Matrix:
+        """(R, R) covariance matrix W Σ W'; exactly 0 for sums that the totals determine."""
+        product = W @ self.times(W.T)
+        loads = W @ self.Q
+        terms = np.diagonal(self.base.between(W)) + np.einsum("kr,rs,ks->k", loads, self.noise, loads)
+        left = np.diagonal(product) > ROUNDING * terms
+        return np.asarray(np.where(np.outer(left, left), (product + product.T) / 2, 0.0))
 
     def sample(self, size: int, rng: np.random.Generator) -> Matrix:
         """(size, M) independent draws from N(0, Σ)."""
