@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes import lattice as line
 from hierlmm.bayes.arearesults import AreaPosterior
-from hierlmm.bayes.areaterms import AreaTerms, average, conditional
+from hierlmm.bayes.areascale import areas_on_data_scale, scale_of, with_means, without_mean
+from hierlmm.bayes.areaterms import AreaTerms, at_nodes, average, conditional
 from hierlmm.bayes.families import SDPrior
 from hierlmm.bayes.lattice import Lattice
 from hierlmm.bayes.propriety import Propriety, area_propriety
@@ -114,6 +115,7 @@ def area_posterior(
     A = integral.tau**2
     terms = average(design, integral.at, A, weight)
     variance = variance_estimates(integral, weight)
+    mean, notes = on_scale(design, priors, integral, weight)
     return AreaPosterior(
         design=design,
         engine="integrate",
@@ -125,16 +127,28 @@ def area_posterior(
             "relative_error": integral.lattice.error,
             "log_marginal_likelihood": integral.log_mass,
         },
-        notes=(*design.notes, *integral.propriety.missing()),
+        notes=(*design.notes, *integral.propriety.missing(), *notes),
         seed=seed,
-        sample=sample(design, priors, integral, draws, np.random.default_rng(seed)),
+        sample=with_means(design, sample(design, priors, integral, draws, np.random.default_rng(seed))),
         fixed_effects=existing(terms.beta, np.array([integral.propriety.fixed[term] for term in design.fixed])),
         cov_beta=terms.cov_beta,
         terms=existing_areas(terms, design, integral.propriety),
         variance=variance,
         A_nodes=A,
         weight=weight,
+        mean=mean,
     )
+
+
+def on_scale(
+    design: AreaDesign, priors: ResolvedPriors, integral: AreaIntegral, weight: Array
+) -> tuple[Estimates | None, tuple[str, ...]]:
+    """The area means on the scale of the data, None where it is the model's, and what a reader should know of them."""
+    if scale_of(design) is None:
+        return None, ()
+    theta, g1, g2 = at_nodes(design, integral.at, integral.tau**2)
+    mean = areas_on_data_scale(design, priors, weight, theta, g1 + g2)
+    return mean, without_mean(design, mean)
 
 
 def existing(values: Estimates, limit: Array) -> Estimates:

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.bayes import mixture
+from hierlmm.bayes.areascale import Nodes, on_data_scale, scale_of
 from hierlmm.bayes.areaterms import conditional, quadratic
 from hierlmm.bayes.results import TAILS
 from hierlmm.design.types import NewRows
@@ -26,7 +27,7 @@ CONTAINS = {
 
 
 def predict_rows(posterior: AreaPosterior, rows: NewRows) -> pd.DataFrame:
-    """Posterior of offset + x'β + v for k rows, mixed over A: see `AreaPosterior.predict`."""
+    """Posterior of offset + x'β + v for k rows, mixed over A: see `AreaPosterior.predict`; on the scale of the data."""
     design, weight = posterior.design, posterior.weight
     role = np.where(rows.codes[0] >= 0, design.role[rows.codes[0]], "unsampled")
     mean, variance, gamma = given_A(posterior, rows, role)
@@ -38,10 +39,15 @@ def predict_rows(posterior: AreaPosterior, rows: NewRows) -> pd.DataFrame:
     tail = min(fixed, *posterior.propriety.sd.values())
     limit = np.select([role == "sampled", role == "direct"], [fixed, math.inf], tail)
     se = np.where(limit > 2, np.sqrt(spread), np.nan)
+    centre = np.where(limit > 1, centre, np.nan)
+    exact = rows_given(posterior, mean[-1])
+    nodes = Nodes(weight, mean, variance, rows.X, role, exact)
+    if (data := on_data_scale(design, posterior.priors, nodes)) is not None:
+        centre, se, lower, upper = data.estimate, data.se, data.lower, data.upper
     frame = pd.DataFrame(
         {
             "area": rows.groups[0],
-            "estimate": np.where(limit > 1, centre, np.nan),
+            "estimate": centre,
             "se": se,
             "mse": se**2,
             "lower": lower,
@@ -53,6 +59,12 @@ def predict_rows(posterior: AreaPosterior, rows: NewRows) -> pd.DataFrame:
     ).set_axis(rows.index, axis=0)
     frame.attrs["se_contains"] = {basis: CONTAINS[basis] for basis in frame["basis"].unique()}
     return frame
+
+
+def rows_given(posterior: AreaPosterior, value: Array) -> Array:
+    """(k,) what direct estimates `value` on the scale of the model are on that of the data."""
+    scale = scale_of(posterior.design)
+    return value if scale is None else scale.back(value)
 
 
 def given_A(posterior: AreaPosterior, rows: NewRows, role: NDArray[np.str_]) -> tuple[Array, Array, Array]:

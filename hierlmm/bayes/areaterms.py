@@ -52,21 +52,27 @@ def conditional(design: AreaDesign, priors: ResolvedPriors, A: Array) -> Moments
     return moments(A, y, X, D, mean, cov)
 
 
-def average(design: AreaDesign, at: Moments, A: Array, weight: Array) -> AreaTerms:
-    """Average the moments `at` the nodes A (K,) over their posterior weights (K,), which sum to one."""
-    beta, cov_beta = coefficients(at, weight)
+def at_nodes(design: AreaDesign, at: Moments, A: Array) -> tuple[Array, Array, Array]:
+    """Mean, g1 and g2 of the M areas (K, M) at the nodes A (K,); their variance given A is g1 + g2."""
     into, out = design.sampled, design.role == "unsampled"
     M = len(design.areas)
-    theta, spread = np.zeros((A.size, M)), np.zeros((A.size, M))
-    g1, g2 = np.zeros((A.size, M)), np.zeros((A.size, M))
-    fitted = at.beta @ design.X.T + design.offset
+    theta, g1, g2 = np.zeros((A.size, M)), np.zeros((A.size, M)), np.zeros((A.size, M))
     theta[:, into] = at.theta + design.offset[into]
     g1[:, into], g2[:, into] = at.g1, at.g2
-    theta[:, out] = fitted[:, out]
+    theta[:, out] = at.beta @ design.X[out].T + design.offset[out]
     g1[:, out] = A[:, None]
     g2[:, out] = quadratic(at.cov_beta, design.X[out])
     direct = design.role == "direct"
     theta[:, direct] = design.y[direct]
+    return theta, g1, g2
+
+
+def average(design: AreaDesign, at: Moments, A: Array, weight: Array) -> AreaTerms:
+    """Average the moments `at` the nodes A (K,) over their posterior weights (K,), which sum to one."""
+    beta, cov_beta = coefficients(at, weight)
+    into, direct, M = design.sampled, design.role == "direct", len(design.areas)
+    fitted = at.beta @ design.X.T + design.offset
+    theta, g1, g2 = at_nodes(design, at, A)
     spread = g1 + g2
     mean, variance = mixture.moments(weight, theta, spread)
     lower, upper = mixture.quantiles(weight, theta, spread, TAILS)

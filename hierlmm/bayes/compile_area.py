@@ -11,13 +11,15 @@ from hierlmm.bayes.compile_mode import AreaMode, Centring
 from hierlmm.bayes.compile_priors import fixed_effects, standard_deviation
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.types import AreaDesign
+from hierlmm.spec.transformation import ArcsineRoot, Log, Transformation
 
 
 def hierarchical_area_model(design: AreaDesign, priors: ResolvedPriors, mode: AreaMode, centring: Centring) -> Any:
     """A pm.Model with the area means as variables: `beta` (term), `tau`, `A` = tau², `theta` (area).
 
     Where non-centred, theta is mu + tau * `v_unit` with v_unit ~ N(0, 1). The areas are those in the fit (D > 0);
-    the others are predicted from the draws. Data that pm.set_data may replace: X, offset, D, y_observed.
+    the others are predicted from the draws. On a transformed scale `mean` (area) is g(theta), on the scale of the data,
+    and y is the transformed direct estimate. Data that pm.set_data may replace: X, offset, D, y_observed.
     """
     b = backend()
     with b.pm.Model(coords=_coords(design)) as model:
@@ -29,7 +31,19 @@ def hierarchical_area_model(design: AreaDesign, priors: ResolvedPriors, mode: Ar
             unit = b.pm.Normal("v_unit", 0.0, 1.0, dims="area", initval=np.zeros(len(mode.theta)))
             theta = b.pm.Deterministic("theta", mu + tau * unit, dims="area")
         b.pm.Normal("y", theta, b.pt.sqrt(D), observed=y, dims="area")
+        if design.spec.transformation is not None:
+            b.pm.Deterministic("mean", on_data_scale(design.spec.transformation, theta), dims="area")
     return model
+
+
+def on_data_scale(transformation: Transformation, theta: Any) -> Any:
+    """g(θ), the area means on the scale of the data, as `likelihood.area.scales` has them."""
+    pt = backend().pt
+    if isinstance(transformation, Log):
+        return pt.exp(theta)
+    if isinstance(transformation, ArcsineRoot):
+        return pt.sqr(pt.sin(pt.clip(theta, 0.0, np.pi / 2)))
+    return pt.sigmoid(theta)
 
 
 def marginal_area_model(design: AreaDesign, priors: ResolvedPriors, mode: AreaMode) -> Any:

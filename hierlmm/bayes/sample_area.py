@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +11,13 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.areaposterior import existing, existing_areas
 from hierlmm.bayes.arearesults import AreaPosterior
+from hierlmm.bayes.areascale import moments_exist, with_means, without_mean
 from hierlmm.bayes.areaterms import average, conditional
 from hierlmm.bayes.compile_area import hierarchical_area_model, marginal_area_model
 from hierlmm.bayes.compile_mode import area_mode
 from hierlmm.bayes.propriety import Propriety, area_propriety
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.results import Draws
+from hierlmm.bayes.results import Draws, Estimates
 from hierlmm.bayes.sample import Chains, NutsOptions, run, spoken
 from hierlmm.bayes.sample_summaries import covariance, summarise
 from hierlmm.design.types import AreaDesign
@@ -42,7 +44,7 @@ def sample_area(design: AreaDesign, priors: ResolvedPriors, options: NutsOptions
         model = hierarchical_area_model(design, priors, mode, next(iter(mode.centring.values())))
         chains = run(model, [*watched, "theta"], options, seed)
     how = spoken(mode.centring, options.form)
-    sample = complete(design, chains.draws, np.random.default_rng([seed, 1]))
+    sample = with_means(design, complete(design, chains.draws, np.random.default_rng([seed, 1])))
     return _result(design, priors, propriety, chains, sample, seed, how)
 
 
@@ -100,6 +102,7 @@ def _result(
     terms = average(design, conditional(design, priors, A), A, weight)
     drawn = replace(terms, beta=fixed, cov_beta=covariance(values["beta"]), theta=summarise(values["theta"]))
     variance = summarise(np.stack([values["A"], values["tau"]], axis=-1))
+    mean = means_of_draws(design, priors, values)
     return AreaPosterior(
         design=design,
         engine="nuts",
@@ -107,7 +110,12 @@ def _result(
         propriety=propriety,
         diagnostics=chains.diagnostics.as_mapping(),
         notes=(
-            *chains.diagnostics.failures, *chains.diagnostics.retries, how, *design.notes, *propriety.missing()
+            *chains.diagnostics.failures,
+            *chains.diagnostics.retries,
+            how,
+            *design.notes,
+            *propriety.missing(),
+            *without_mean(design, mean),
         ),
         seed=seed,
         sample=sample,
@@ -117,4 +125,19 @@ def _result(
         variance=existing(variance, limit / np.array([2.0, 1.0])),
         A_nodes=A,
         weight=weight,
+        mean=mean,
+    )
+
+
+def means_of_draws(design: AreaDesign, priors: ResolvedPriors, values: Mapping[str, Array]) -> Estimates | None:
+    """Summaries of the draws on the scale of the data, nan where a mean or sd does not exist; None without them."""
+    if "mean" not in values:
+        return None
+    found = summarise(values["mean"])
+    first, second = (moments_exist(design, priors, design.X, design.role, order) for order in (1, 2))
+    return replace(
+        found,
+        estimate=np.where(first, found.estimate, np.nan),
+        se=np.where(second, found.se, np.nan),
+        mcse=np.where(second, found.mcse, np.nan),
     )

@@ -46,7 +46,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _area_parts(fit: AreaFit, posterior: AreaPosterior) -> list[pd.DataFrame]:
-    areas = _matched(fit.areas, posterior.areas, ["area"])
+    areas = _matched(fit.model_scale, posterior.model_scale, ["area"])
     areas = areas.rename(columns={"area": "level"}).assign(part="area", quantity="mean")
     areas = areas.rename(columns={"gamma_posterior": "posterior_gamma"})
     variance = _matched(_with_tau(fit.A), posterior.A, ["term"]).assign(part="variance", quantity=["variance", "sd"])

@@ -112,7 +112,7 @@ def _steps(values: list[Array | None]) -> dict[str, Array]:
 def fit_means(fit: LMMFit | AreaFit) -> tuple[pd.DataFrame, Array]:
     """Labels and predicted values: area means of an area-level model, random effects of a mixed model."""
     if isinstance(fit, AreaFit):
-        frame = fit.areas
+        frame = fit.model_scale
         return frame[["area"]].copy(), frame["estimate"].to_numpy()
     frame = fit.random_effects
     return frame[["group", "level", "term"]].copy(), frame["estimate"].to_numpy()
@@ -129,4 +129,4 @@ def posterior_mcse(posterior: LMMPosterior | AreaPosterior) -> Array:
 
 
 def _frame(posterior: LMMPosterior | AreaPosterior) -> pd.DataFrame:
-    return posterior.areas if isinstance(posterior, AreaPosterior) else posterior.random_effects
+    return posterior.model_scale if isinstance(posterior, AreaPosterior) else posterior.random_effects

@@ -25,10 +25,10 @@ def decompose(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) ->
     `compare` has held the fingerprints equal, so both frames have the rows of one design in one order.
     """
     if isinstance(fit, AreaFit):
-        ours = fit.areas[["area", "g1", "g2", "g3", "mse"]].copy()
+        ours = fit.model_scale[["area", "g1", "g2", "g3", "mse"]].copy()
     else:
         ours = error_terms(fit)
-    theirs = posterior.areas if isinstance(posterior, AreaPosterior) else posterior.random_effects
+    theirs = posterior.model_scale if isinstance(posterior, AreaPosterior) else posterior.random_effects
     return ours.assign(
         posterior_g1=theirs["g1"].to_numpy(),
         posterior_g2=theirs["g2"].to_numpy(),

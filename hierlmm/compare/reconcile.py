@@ -115,7 +115,7 @@ def _in_sd(posterior: LMMPosterior | AreaPosterior, frame: pd.DataFrame) -> np.n
 
 def _sds(posterior: LMMPosterior | AreaPosterior) -> np.ndarray:
     """Posterior sds of the predicted means; nan where zero or missing."""
-    theirs = posterior.areas if isinstance(posterior, AreaPosterior) else posterior.random_effects
+    theirs = posterior.model_scale if isinstance(posterior, AreaPosterior) else posterior.random_effects
     return np.asarray(theirs["se"].where(theirs["se"] > 0).to_numpy())
 
 
@@ -139,6 +139,11 @@ def _findings(
             out.append(f"Variance of {row.term} by {row.group}: {row.verdict}. {row.advice}")
     if steps.merged:
         out.append(steps.merged)
+    if fit.spec.transformation is not None:
+        out.append(
+            f"Areas are compared on the scale of the model, {type(fit.spec.transformation).__name__}, where the steps "
+            "add up; `areas` of the fit and of the posterior have them on the scale of the data."
+        )
     return tuple(sentence for sentence in out if sentence)
 
 

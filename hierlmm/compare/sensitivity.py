@@ -90,7 +90,8 @@ def _fit_quantities(fit: LMMFit | AreaFit) -> pd.DataFrame:
     fixed = fit.fixed.assign(part="fixed", label=fit.fixed["term"])
     if isinstance(fit, AreaFit):
         A = fit.A.iloc[[0]].assign(part="variance", label="A")
-        return _stacked([fixed, A, fit.areas.assign(part="area", label=fit.areas["area"].astype(str))])
+        areas = fit.model_scale
+        return _stacked([fixed, A, areas.assign(part="area", label=areas["area"].astype(str))])
     return _stacked([fixed, _sds(fit.variance_components), _effects(fit.random_effects)])
 
 
@@ -99,7 +100,8 @@ def _quantities(posterior: LMMPosterior | AreaPosterior) -> pd.DataFrame:
     fixed = posterior.fixed.assign(part="fixed", label=posterior.fixed["term"])
     if isinstance(posterior, AreaPosterior):
         A = posterior.A.iloc[[0]].assign(part="variance", label="A")
-        return _stacked([fixed, A, posterior.areas.assign(part="area", label=posterior.areas["area"].astype(str))])
+        areas = posterior.model_scale
+        return _stacked([fixed, A, areas.assign(part="area", label=areas["area"].astype(str))])
     return _stacked([fixed, _sds(posterior.variance_components), _effects(posterior.random_effects)])
 
 

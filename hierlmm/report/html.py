@@ -97,7 +97,7 @@ def _context(comparison: Comparison, command: str | None, code: str) -> dict[str
         "means": tables.means(comparison),
         "attribution": tables.attribution(comparison),
         "errors": tables.errors(comparison),
-        "g3": str(fit.areas.attrs.get("g3", "")) if isinstance(fit, AreaFit) else "",
+        "g3": str(fit.model_scale.attrs.get("g3", "")) if isinstance(fit, AreaFit) else "",
         "boundary": comparison.boundary.to_dict("records"),
         "sensitivity": tables.sensitivity(comparison),
         "sensitivity_left_out": tables.sensitivity_left_out(comparison),

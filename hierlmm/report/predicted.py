@@ -31,7 +31,7 @@ def predicted(comparison: Comparison) -> pd.DataFrame:
     fit, posterior = comparison.fit, comparison.posterior
     inputs = ["direct", "sampling_variance", "synthetic"]
     if isinstance(fit, AreaFit):
-        ours, theirs = fit.areas, cast("AreaPosterior", posterior).areas
+        ours, theirs = fit.model_scale, cast("AreaPosterior", posterior).model_scale
         frame = ours[inputs].assign(group="", term="", name=ours["area"])
     else:
         ours, theirs = fit.random_effects, cast("LMMPosterior", posterior).random_effects
