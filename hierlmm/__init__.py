@@ -21,6 +21,8 @@ from hierlmm.errors import (
     PriorError,
     SpecError,
 )
+from hierlmm.frequentist.area.records import fit_records
+from hierlmm.frequentist.area.records_results import RecordsFit
 from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.area.thinning import Thinned, thin
 from hierlmm.frequentist.area.validation import validate
@@ -162,10 +164,12 @@ __all__ = [
     "HeadCount",
     "LogLinearGVF",
     "PovertyGap",
+    "RecordsFit",
     "SmoothedVariances",
     "SyntheticEstimates",
     "composite_estimates",
     "direct_estimates",
+    "fit_records",
     "join_areas",
     "smooth_variances",
     "synthetic_estimates",

@@ -14,7 +14,7 @@ from hierlmm.survey.population import check_at_least
 from hierlmm.survey.smoothing_results import SmoothedVariances
 from hierlmm.survey.tables import numbers, whole_table
 
-Unsampled = Literal["error", "keep", "drop"]
+Unsampled = Literal["error", "synthetic", "drop"]
 Uncovered = Literal["error", "drop"]
 Order = Literal["covariates", "direct"]
 
@@ -44,8 +44,8 @@ def join_areas(
     covariates      table with one row an area
     area            name of the column of labels, in the result too; covariate_area its name in `covariates`, the same
                     by default
-    unsampled       areas with covariates and no row in `direct`: "error"; "keep", with nothing but covariates, as
-                    fay_herriot(..., unsampled="synthetic") takes them; "drop"
+    unsampled       areas with covariates and no row in `direct`: "error"; "synthetic", a row with nothing but
+                    covariates, as fay_herriot(..., unsampled="synthetic") takes them; "drop"
     uncovered       areas with a direct estimate and no row in `covariates`: "error", or "drop"
     order           whose rows and whose type of labels the result has. In the order of `direct` unsampled areas follow
     size, population  columns of the sample size in `direct` and of the number of units in `covariates`, which are
@@ -64,7 +64,7 @@ def join_areas(
         if value not in get_args(kinds):
             known = ", ".join(map(repr, get_args(kinds)))
             raise SpecError(f"`{name}` is one of {known}; found {value!r}. Use one of these.")
-    ours, theirs = _direct(direct, area), whole_table(covariates)
+    ours, theirs = direct_table(direct, area), whole_table(covariates)
     other = area if covariate_area is None else covariate_area
     a, b = _labels(ours, area, DIRECT), _labels(theirs, other, COVARIATES)
     at = matched(a, b, DIRECT, COVARIATES)
@@ -81,10 +81,10 @@ def join_areas(
     back = np.full(len(b), -1, dtype=np.intp)
     back[at[~alone]] = np.flatnonzero(~alone)
     if order == "covariates":
-        right = np.flatnonzero(~unmet if unsampled != "keep" else np.ones(len(b), dtype=bool))
+        right = np.flatnonzero(~unmet if unsampled != "synthetic" else np.ones(len(b), dtype=bool))
         key = theirs[other]
     else:
-        right = np.concatenate([at[~alone], np.flatnonzero(unmet) if unsampled == "keep" else np.arange(0)])
+        right = np.concatenate([at[~alone], np.flatnonzero(unmet) if unsampled == "synthetic" else np.arange(0)])
         key = ours[area]
     left = back[right]
     columns = {area: _keys(key, b[right] if order == "direct" else None, left, right)}
@@ -101,7 +101,7 @@ def join_areas(
     return joined
 
 
-def _direct(direct: object, area: str) -> pd.DataFrame:
+def direct_table(direct: object, area: str) -> pd.DataFrame:
     """The table of direct estimates with its labels in the column `area`."""
     if isinstance(direct, DirectEstimates):
         return direct.areas[["area", *COLUMNS]].rename(columns={"area": area})
@@ -133,7 +133,7 @@ def _check_partners(alone: pd.Index, unmet: pd.Index, unsampled: Unsampled, unco
     if len(unmet) and unsampled == "error":
         raise DesignError(
             f"Each area with covariates must have a direct estimate, unless it is said what it is; {listed(unmet)} has "
-            'none. Use unsampled="keep" to predict it from its covariates, or "drop" to leave it out.'
+            'none. Use unsampled="synthetic" to predict it from its covariates, or "drop" to leave it out.'
         )
 
 

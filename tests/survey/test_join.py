@@ -40,7 +40,7 @@ def test_areas_of_one_table_alone_are_refused_or_follow_the_choice(order: Any) -
     with pytest.raises(DesignError, match="a is not among them"):
         join_areas(DIRECT, COVARIATES[COVARIATES["area"] != "a"], area="area")
 
-    kept = join_areas(DIRECT, more, area="area", unsampled="keep", order=order).set_index("area")
+    kept = join_areas(DIRECT, more, area="area", unsampled="synthetic", order=order).set_index("area")
     assert np.isnan(kept.loc["z", "y"])
     assert kept.loc["z", "x"] == 5
     assert kept["y"].drop("z").sort_index().tolist() == [1.0, 2.0, 3.0]
@@ -125,7 +125,7 @@ def test_columns_of_both_tables_and_populations_below_samples_are_refused() -> N
     with pytest.raises(DesignError, match="province is missing"):
         join_areas(DIRECT, COVARIATES, area="province")
     with pytest.raises(SpecError, match="`unsampled` is one of"):
-        join_areas(DIRECT, COVARIATES, area="area", unsampled="synthetic")  # type: ignore[arg-type]
+        join_areas(DIRECT, COVARIATES, area="area", unsampled="keep")  # type: ignore[arg-type]
     with pytest.raises(DesignError, match="none of a, b, c is in the covariates"):
         join_areas(DIRECT.sort_values("area"), COVARIATES.assign(area=["x", "y", "z"]), area="area", uncovered="drop",
                    unsampled="drop")  # fmt: skip
