@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from publication_cases import blup_given, by_area, fitted, posterior, shares, table
@@ -192,7 +192,7 @@ def test_estimated_error_is_unbiased_in_repeated_samples(known):
     data = pd.DataFrame({"area": np.arange(m), "x": x, "D": D})
 
     estimated = []
-    for b in range(0, B, 40):
+    for b in range(0, B, 60):
         fit = hl.fit(spec, data.assign(y=y[b]))
         total = {"exactly": target[b], "with error": hl.EstimatedTotals(target[b], se=se), "internal": "internal"}
         estimated.append(hl.benchmark(fit, total[known], pd.Series(w, data["area"])).frame["mse"].mean())
@@ -293,6 +293,7 @@ def test_an_exact_posterior_needs_no_draws():
         pd.testing.assert_frame_equal(by_region(bare, method).frame, by_region(posterior(), method).frame, rtol=1e-9)
 
 
+@settings(max_examples=25)
 @given(
     exponent=st.integers(-6, 6),
     method=st.sampled_from(METHODS),
