@@ -20,7 +20,7 @@ from hierlmm.report.area_plots import (
     plot_gamma,
 )
 from hierlmm.report.density import sd_density
-from hierlmm.report.figures import Picture, Plan, draw_all
+from hierlmm.report.pictures import Picture, Plan, draw_all
 from hierlmm.report.profile import plot_profile
 from hierlmm.report.quantiles import plot_residual_quantiles, standardised_residuals
 
@@ -72,7 +72,7 @@ def _checks(result: AreaResult) -> Iterator[Plan]:
     if isinstance(result, AreaPosterior):
         yield Plan(
             place="checks", title="What the data say about √A", size=(4.6, 3.1), wide=False,
-            draw=partial(_density, result),
+            draw=partial(plot_density, result),
             caption="Posterior density of the sd of the area effects, over its maximum.",
         )  # fmt: skip
         return
@@ -94,8 +94,8 @@ def _checks(result: AreaResult) -> Iterator[Plan]:
         )  # fmt: skip
 
 
-def _density(posterior: AreaPosterior, *, ax: Axes) -> Axes:
-    """The posterior density of √A over its maximum."""
+def plot_density(posterior: AreaPosterior, *, ax: Axes) -> Axes:
+    """Draw the posterior density of √A over its maximum. Returns `ax`."""
     points, density = sd_density(posterior, "", "")
     if points.size:
         ax.fill_between(points, density / density.max(), color=POSTERIOR, alpha=0.28, linewidth=0)

@@ -83,18 +83,19 @@ def plot_direct_model(result: AreaResult, *, ax: Axes) -> Axes:
     ax.set_aspect("equal")
     pull = np.abs(x - y) / sd
     for k in np.argsort(-pull, kind="stable")[: FARTHEST if len(frame) > 2 * FARTHEST else 0]:
-        _named(ax, frame["area"].iloc[k], x[k], y[k], ends[0] + 0.35 * (ends[1] - ends[0]))
+        label = plain(frame["area"].iloc[k], SHORT)
+        _named(ax, label, x[k], y[k], ends[0] + (0.04 + 0.025 * len(label)) * (ends[1] - ends[0]))
     ax.set_xlabel("direct estimate")
     ax.set_ylabel(f"{word} of the area mean" if word == "posterior mean" else f"model estimate ({word})")
     _legend(ax, (word, "no change", "direct ± se", "model ± se"), 2)
     return ax
 
 
-def _named(ax: Axes, name: object, x: float, y: float, room: float) -> None:
+def _named(ax: Axes, name: str, x: float, y: float, room: float) -> None:
     """The name on the outer side of the line of equality; to the left of the point only where x is beyond `room`."""
     above, left = y > x, y > x > room
     label = ax.annotate(
-        plain(name, SHORT), (x, y), (-5 if left else 5, 5 if above else -5), textcoords="offset points", color=TEXT,
+        name, (x, y), (-5 if left else 5, 5 if above else -5), textcoords="offset points", color=TEXT,
         fontsize=7.5, ha="right" if left else "left", va="bottom" if above else "top", zorder=5,
     )  # fmt: skip
     label.set_in_layout(False)

@@ -1,23 +1,15 @@
-"""The pictures of a report: drawn, inlined, and captioned for readers who did not run the analysis."""
+"""The pictures of the report of a comparison, captioned for readers who did not run the analysis."""
 
 from __future__ import annotations
 
-import base64
-import io
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
-
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from hierlmm.compare.results import Comparison
 from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.profile import ProfileCurve
-from hierlmm.report.appearance import SETTINGS
+from hierlmm.report.area_figures import before_and_after
+from hierlmm.report.pictures import Picture, Plan, draw_all
 from hierlmm.report.predicted import LIMIT, left_out, panel, panels
 from hierlmm.report.profile import plot_profile
 from hierlmm.report.quantiles import (
@@ -29,8 +21,6 @@ from hierlmm.report.quantiles import (
 from hierlmm.report.shrinkage import plot_caterpillar, plot_shrinkage
 from hierlmm.report.waterfall import chosen, name, plot_attribution, plot_waterfall
 
-Draw = Callable[..., Axes]
-
 # Random coefficients that get their own pictures; the tables have all of them.
 PANELS = 4
 # Sections of the report that show pictures.
@@ -38,57 +28,15 @@ PLACES = ("means", "attribution", "profile", "checks")
 WIDTH, NARROW = 7.4, 4.7
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A drawn figure: where it belongs, a caption, and the image as a data URI. `wide` fills the page."""
-
-    place: str
-    title: str
-    caption: str
-    image: str
-    wide: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """A picture that is still to be drawn: `draw` takes an `ax`, `size` is in inches."""
-
-    place: str
-    title: str
-    caption: str
-    draw: Draw
-    size: tuple[float, float]
-    wide: bool = True
-
-
 def pictures(comparison: Comparison) -> tuple[Picture, ...]:
     """Every picture of the report, drawn; the place says which section shows it."""
     return draw_all(_plans(comparison))
 
 
-def draw_all(plans: Iterable[Plan]) -> tuple[Picture, ...]:
-    """The pictures that were planned."""
-    return tuple(
-        Picture(place=p.place, title=p.title, caption=p.caption, image=drawn(p.draw, p.size), wide=p.wide)
-        for p in plans
-    )
-
-
-def drawn(draw: Draw, size: tuple[float, float]) -> str:
-    """An SVG of `draw(ax=...)` as a data URI; `size` in inches."""
-    with mpl.rc_context(SETTINGS), warnings.catch_warnings():
-        # Names in scripts that the measuring font lacks are drawn by the browser's own fonts.
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing", category=UserWarning)
-        figure = Figure(figsize=size)
-        draw(ax=figure.add_subplot())
-        buffer = io.StringIO()
-        # The canvas itself, since `savefig` draws everything twice.
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue().encode()).decode("ascii")
-
-
 def _plans(comparison: Comparison) -> Iterator[Plan]:
     yield from _predicted_plans(comparison)
+    if isinstance(comparison.fit, AreaFit):
+        yield from before_and_after(comparison.fit)
     yield from _attribution_plans(comparison)
     yield from (_profile_plan(comparison, curve) for curve in comparison.fit.profile())
     yield from _check_plans(comparison)

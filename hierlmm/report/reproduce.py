@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.results import Posterior
 from hierlmm.compare.results import Comparison
@@ -22,8 +25,9 @@ def python_lines(comparison: Comparison, path: str = "report.html") -> str:
         "",
         f"data = pd.read_csv({DATA!r})  # the table that was analysed",
         *_spec_lines(comparison),
-        f"fit = hl.fit(spec, data, method={comparison.fit.method!r})",
-        *_posterior_lines(posterior),
+        *(matrices := _matrix_lines(comparison)),
+        f"fit = hl.fit(spec, data, method={comparison.fit.method!r}{_handed_on(matrices)})",
+        *_posterior_lines(posterior, _handed_on(matrices)),
         f"hl.compare(fit, posterior).report({path!r})",
     ]
     return "\n".join(lines)
@@ -37,20 +41,22 @@ def result_lines(result: AreaFit | AreaPosterior, path: str = "report.html") -> 
         "",
         f"data = pd.read_csv({DATA!r})  # the table that was analysed",
         *_spec_lines(result),
+        *(matrices := _matrix_lines(result)),
     ]
     if isinstance(result, AreaFit):
-        return "\n".join([*lines, f"fit = hl.fit(spec, data, method={result.method!r})", f"fit.report({path!r})"])
-    return "\n".join([*lines, *_posterior_lines(result), f"posterior.report({path!r})"])
+        fitted = f"fit = hl.fit(spec, data, method={result.method!r}{_handed_on(matrices)})"
+        return "\n".join([*lines, fitted, f"fit.report({path!r})"])
+    return "\n".join([*lines, *_posterior_lines(result, _handed_on(matrices)), f"posterior.report({path!r})"])
 
 
-def _posterior_lines(posterior: Posterior) -> list[str]:
+def _posterior_lines(posterior: Posterior, more: str) -> list[str]:
     return [
         "priors = [",
         *(f"    {text!r}," for text in _priors(posterior)),
         "]",
         "posterior = hl.posterior(",
         f"    spec, data, priors=priors, engine={posterior.engine!r},",
-        f"    draws={posterior.sample.chains * posterior.sample.number}, seed={posterior.seed},",
+        f"    draws={posterior.sample.chains * posterior.sample.number}, seed={posterior.seed}{more},",
         ")",
     ]
 
@@ -59,17 +65,39 @@ def _spec_lines(result: Comparison | AreaFit | AreaPosterior) -> list[str]:
     spec = result.spec
     if not spec.is_area_level:
         return [f"spec = hl.lmm({spec.formula!r})"]
-    residual = spec.residual
-    options = {"sampling_variance": residual.column, "area": spec.random[0].factor}  # type: ignore[union-attr]
-    for name, ordinary in (("unsampled", "error"), ("zero_variance", "error")):
-        if getattr(residual, name) != ordinary:
-            options[name] = getattr(residual, name)
+    options = {_ARGUMENT.get(name, name): repr(value) for name, value in _changed(spec.residual).items()}
+    options["area"] = repr(spec.random[0].factor)
+    if spec.transformation is not None:
+        options["transformation"] = f"hl.{spec.transformation!r}"
+    if _changed(spec.area_effects):
+        options["area_effects"] = f"hl.{spec.area_effects!r}"
     return [
         "spec = hl.fay_herriot(",
         f"    {spec.formula!r},",
-        *(f"    {name}={value!r}," for name, value in options.items()),
+        *(f"    {name}={value}," for name, value in options.items()),
         ")",
     ]
+
+
+# Arguments of the constructor that the fields of a sampling structure are given by, where the names differ.
+_ARGUMENT = {"column": "sampling_variance", "matrix": "sampling_covariance"}
+
+
+def _changed(part: Any) -> dict[str, object]:
+    """The fields of a part of a spec that are not at their default."""
+    given = {field.name: (getattr(part, field.name), field.default) for field in fields(part)}
+    return {name: value for name, (value, default) in given.items() if value is not None and value != default}
+
+
+def _matrix_lines(result: Comparison | AreaFit | AreaPosterior) -> list[str]:
+    """Lines that read the matrices that stand beside the table."""
+    names = result.spec.matrices
+    lines = ["matrices = {", *(f"    {name!r}: pd.read_csv({f'{name}.csv'!r})," for name in names)]
+    return [*lines, "}  # the matrices that were used, with a first column of labels"] if names else []
+
+
+def _handed_on(matrices: list[str]) -> str:
+    return ", matrices=matrices" if matrices else ""
 
 
 def _priors(posterior: Posterior) -> list[str]:

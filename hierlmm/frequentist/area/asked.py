@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from hierlmm.frequentist.area.goodness import GoodnessOfFit, Moran
     from hierlmm.frequentist.area.influence import AreaInfluence
@@ -59,6 +60,12 @@ class AreaQuestions:
         from hierlmm.frequentist.area.goodness import moran
 
         return moran(_fit(self), proximity)
+
+    def plot(self) -> Figure:
+        """The plots of the report on one figure."""
+        from hierlmm.report.area_overview import area_overview
+
+        return area_overview(_fit(self))
 
     def report(self, path: str | Path, *, size: pd.Series | None = None) -> Path:
         """Write a self-contained HTML report; returns the path written.

@@ -18,7 +18,7 @@ from hierlmm.design.types import AreaDesign
 from hierlmm.errors import FitError, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from hierlmm.frequentist.area.results import AreaFit
 
@@ -53,8 +53,12 @@ class Deleted:
     converged: NDArray[np.bool_]
 
 
-def deleted(fit: AreaFit, areas: Sequence[object] | None = None) -> Deleted:
+def deleted(
+    fit: AreaFit, areas: Sequence[object] | None = None, advance: Callable[[int], None] = lambda _: None
+) -> Deleted:
     """Leave out each of `areas`, by default every area in the fit, and fit again by the same method.
+
+    advance  is told of each area that is done
 
     Raises FitError where fewer than p + 2 areas are in the fit, or for an area that is not.
     """
@@ -75,6 +79,7 @@ def deleted(fit: AreaFit, areas: Sequence[object] | None = None) -> Deleted:
         change[i] = 0.0
         moved[k] = int(np.argmax(change))
         shift[k] = change[moved[k]]
+        advance(1)
     return Deleted(where, A, beta, estimate, mse, shift, moved, converged)
 
 

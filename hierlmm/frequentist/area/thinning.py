@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -31,9 +31,7 @@ from hierlmm.design import build
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import FitError, SpecError
 from hierlmm.frequentist.bootstrap.arguments import finite, generator_of
-
-if TYPE_CHECKING:
-    from hierlmm.spec.model import ModelSpec
+from hierlmm.spec.model import ModelSpec
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -97,13 +95,13 @@ def part(design: AreaDesign, y: Vector, share: float) -> tuple[pd.DataFrame, dic
 
 def area_design(spec: ModelSpec, data: object, matrices: Mapping[str, object] | None) -> AreaDesign:
     """The design of an area-level spec. Raises SpecError for another kind of model."""
-    design = build(spec, data, matrices)
-    if not isinstance(design, AreaDesign):
+    if not isinstance(spec, ModelSpec) or not spec.is_area_level:
+        found = spec.formula if isinstance(spec, ModelSpec) else repr(spec)
         raise SpecError(
-            f"Thinning takes an area-level model with known sampling variances; found {spec.formula}. Make one with "
+            f"Thinning takes an area-level model with known sampling variances; found {found}. Make one with "
             "hl.fay_herriot(...)."
         )
-    return design
+    return cast("AreaDesign", build(spec, data, matrices))
 
 
 def draw(design: AreaDesign, repetitions: int, generator: np.random.Generator) -> Matrix:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import ComparisonError, FitError, SpecError, listed
+from hierlmm.frequentist.area.comparing import check_same_areas
 from hierlmm.frequentist.area.leave_one_out import deleted, fit_area
 from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.area.thinning import EPSILON, area_design, check_epsilon, draw, part, split, thinned_design
 from hierlmm.frequentist.area.validation_results import DIRECT, Scores, Validation
 from hierlmm.frequentist.bootstrap.arguments import check_count, check_seed
+from hierlmm.frequentist.bootstrap.progress import Progress, check_progress, shown
 from hierlmm.spec.model import ModelSpec
 
 Vector = NDArray[np.float64]
@@ -47,6 +49,7 @@ def validate(
     repetitions: int = 200,
     level: float = 0.95,
     leave_out: Literal["areas", "nothing"] = "areas",
+    progress: Progress = "none",
     matrices: Mapping[str, object] | None = None,
 ) -> Validation:
     """Compare area-level models on the same direct estimates: see `area.thinning` for what the scores are.
@@ -60,6 +63,7 @@ def validate(
     level        of the intervals whose coverage is counted
     leave_out    "areas": each area is also left out whole, which scores extrapolation; "nothing": it is not, as it is
                  not for methods that are functions
+    progress     "bar" shows a bar on standard error
     matrices     of all specs, by name
 
     Raises ComparisonError where the models do not have the same areas, direct estimates and variances in the fit, and
@@ -69,17 +73,19 @@ def validate(
     check_seed(seed)
     check_count("repetitions", repetitions, "repetitions", 200, least=2)
     quantile(level)
+    check_progress(progress)
     if leave_out not in ("areas", "nothing"):
         raise FitError(f"`leave_out` is 'areas' or 'nothing'; found {leave_out!r}. Use one of these.")
     chosen = list(_candidates(models, method, data, matrices))
-    _check_same(chosen)
+    check_same_areas([one.design for one in chosen], [one.name for one in chosen])
     first = chosen[0].design
     noise = draw(first, repetitions, np.random.default_rng(seed))
     scores = [_direct(first, noise, epsilon, level)]
-    scores += [_thinned(one, noise, epsilon, level) for one in chosen]
-    left_out: list[Scores] = []
-    if leave_out == "areas":
-        left_out = [_left_out(one, level) for one in chosen if isinstance(one.method, str)]
+    named = [one for one in chosen if isinstance(one.method, str)] if leave_out == "areas" else []
+    steps = len(chosen) * repetitions + len(named) * int(first.sampled.sum())
+    with shown(progress, steps, name="validation") as advance:
+        scores += [_thinned(one, noise, epsilon, level, advance) for one in chosen]
+        left_out = [_left_out(one, level, advance) for one in named]
     return Validation(
         areas=first.areas[first.sampled], level=level, epsilon=epsilon, repetitions=repetitions, seed=seed,
         thinned=tuple(scores), left_out=tuple(left_out),
@@ -129,36 +135,7 @@ def _check_method(spec: ModelSpec, method: object) -> None:
     check_method(spec, str(method))
 
 
-def _check_same(chosen: Sequence[Candidate]) -> None:
-    """Refuse models of other areas, direct estimates or variances: their scores would not compare."""
-    first = chosen[0]
-    ours = first.design.areas[first.design.sampled]
-    for other in chosen[1:]:
-        theirs = other.design.areas[other.design.sampled]
-        if not ours.equals(theirs):
-            apart = ours.symmetric_difference(theirs)
-            raise ComparisonError(
-                f"Models compare on the same areas in the fit; {first.name} and {other.name} differ in "
-                f"{listed(apart)}. Remove these areas from the data, or fill in the covariates that are missing."
-            )
-        for what, a, b in (
-            ("direct estimates", first.design.y, other.design.y),
-            ("sampling variances", first.design.D, other.design.D),
-            ("sampling covariances", first.design.covariance, other.design.covariance),
-        ):
-            if (a is None) != (b is None) or (a is not None and b is not None and not _equal(a, b, first.design)):
-                raise ComparisonError(
-                    f"Models compare on the same {what}, on one scale; those of {first.name} and {other.name} differ. "
-                    "Compare models of one response, transformation and kind of sampling errors."
-                )
-
-
-def _equal(a: NDArray[np.float64], b: NDArray[np.float64], design: AreaDesign) -> bool:
-    into = design.sampled
-    return bool(np.array_equal(a[into], b[into]) if a.ndim == 1 else np.array_equal(a[into][:, into], b[into][:, into]))
-
-
-def _thinned(one: Candidate, noise: Matrix, epsilon: float, level: float) -> Scores:
+def _thinned(one: Candidate, noise: Matrix, epsilon: float, level: float, advance: Callable[[int], None]) -> Scores:
     """Scores of one model on every split."""
     design, into = one.design, one.design.sampled
     shape = (len(noise), int(into.sum()))
@@ -168,6 +145,7 @@ def _thinned(one: Candidate, noise: Matrix, epsilon: float, level: float) -> Sco
         found = _fitted(one, y, epsilon)
         if found is not None:
             estimate[r], mse[r] = found[0][into], found[1][into]
+        advance(1)
     return _scored(one.name, _word(one.method), design, estimate, mse, noise[:, into], epsilon, level)
 
 
@@ -215,10 +193,9 @@ def _scored(
     return _judged(name, method, squared, estimate - (y - c * e), mse + D / (1 - epsilon), level)
 
 
-def _left_out(one: Candidate, level: float) -> Scores:
+def _left_out(one: Candidate, level: float, advance: Callable[[int], None]) -> Scores:
     """Scores (1, m) of predictions of each area from all others."""
-    fit = fit_area(one.design, str(one.method))
-    found = deleted(fit)
+    found = deleted(fit_area(one.design, str(one.method)), advance=advance)
     y, D = one.design.y[found.where], one.design.D[found.where]
     distance = np.where(found.converged, found.estimate - y, np.nan)
     squared = np.square(distance) - D

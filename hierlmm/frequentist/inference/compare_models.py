@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,8 @@ from hierlmm.frequentist.inference.selection import aicc
 from hierlmm.spec.residual import Independent
 
 if TYPE_CHECKING:
+    from hierlmm.frequentist.area.comparing import AreaModelComparison
+    from hierlmm.frequentist.area.results import AreaFit
     from hierlmm.frequentist.lmm_results import LMMFit
 
 WIDTH = 80
@@ -69,28 +71,58 @@ class ModelComparison:
     __repr__ = __str__
 
 
-def compare_models(*fits: LMMFit, names: Sequence[str] | None = None) -> ModelComparison:
-    """Compare linear mixed model fits of the same rows and response by one method.
+@overload
+def compare_models(
+    *fits: LMMFit, names: Sequence[str] | None = None, replicates: int = 0, seed: int | None = None
+) -> ModelComparison: ...
+@overload
+def compare_models(
+    *fits: AreaFit, names: Sequence[str] | None = None, replicates: int = 0, seed: int | None = None
+) -> AreaModelComparison: ...
+def compare_models(
+    *fits: LMMFit | AreaFit, names: Sequence[str] | None = None, replicates: int = 0, seed: int | None = None
+) -> ModelComparison | AreaModelComparison:
+    """Compare fits of the same rows and response: linear mixed models by one method, or area-level models.
 
     names  one a fit, in the order given; default "model 1", ... in the order of the table
+    replicates, seed  of area-level fits: a bootstrap that corrects their criteria, see `area.selection`
 
     Raises ComparisonError where the likelihoods do not compare: other rows or another response, ML beside REML, REML
-    fits whose fixed parts differ. Models that are not nested share the table without a test.
+    fits whose fixed parts differ. Models that are not nested share the table without a test. Area-level fits share one
+    likelihood, that of coefficients and A, whatever their methods; they need the same areas, direct estimates and
+    sampling variances.
     """
-    from hierlmm.frequentist.lmm_results import LMMFit
+    from hierlmm.frequentist.area.results import AreaFit
 
-    if len(fits) < 2 or not all(isinstance(fit, LMMFit) for fit in fits):
-        found = ", ".join(type(fit).__name__ for fit in fits) or "nothing"
-        raise ComparisonError(
-            f"Models to compare are two or more fits of linear mixed models; found {found}. Fit each with hl.fit."
-        )
     if names is not None and (len(names) != len(fits) or len(set(names)) < len(names)):
         raise ComparisonError(
             f"There must be one name a model, all different; found {list(names)} for {len(fits)} fits."
         )
-    order = sorted(range(len(fits)), key=lambda i: fits[i].n_parameters)
-    ordered = [fits[i] for i in order]
-    labels = [names[i] for i in order] if names is not None else [f"model {i + 1}" for i in range(len(fits))]
+    if len(fits) >= 2 and all(isinstance(fit, AreaFit) for fit in fits):
+        from hierlmm.frequentist.area.comparing import compare_area_models
+
+        return compare_area_models(cast("tuple[AreaFit, ...]", fits), names, replicates, seed)
+    if replicates:
+        raise ComparisonError(
+            f"Bootstrap corrections of criteria are of area-level models; found replicates={replicates} for "
+            f"{', '.join(type(fit).__name__ for fit in fits)}. Leave it out."
+        )
+    return _compare_mixed(fits, names)
+
+
+def _compare_mixed(fits: Sequence[object], names: Sequence[str] | None) -> ModelComparison:
+    from hierlmm.frequentist.lmm_results import LMMFit
+
+    mixed = [fit for fit in fits if isinstance(fit, LMMFit)]
+    if len(fits) < 2 or len(mixed) < len(fits):
+        found = ", ".join(type(fit).__name__ for fit in fits) or "nothing"
+        raise ComparisonError(
+            "Models to compare are two or more fits of linear mixed models, or of area-level models; found "
+            f"{found}. Fit each with hl.fit."
+        )
+    order = sorted(range(len(mixed)), key=lambda i: mixed[i].n_parameters)
+    ordered = [mixed[i] for i in order]
+    labels = [names[i] for i in order] if names is not None else [f"model {i + 1}" for i in range(len(mixed))]
     check_comparable(ordered, labels)
     rows = [_row(ordered[0], labels[0])]
     for i in range(1, len(ordered)):
