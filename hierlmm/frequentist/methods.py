@@ -11,9 +11,11 @@ from hierlmm.errors import SpecError
 from hierlmm.frequentist import lmm
 from hierlmm.frequentist.area import fitting as area
 from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.area.spatial import METHODS as SPATIAL_METHODS
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.moments import fitting
 from hierlmm.frequentist.moments.results import MomentsFit
+from hierlmm.spec.areaeffects import SAR
 from hierlmm.spec.model import ModelSpec
 
 LMM_METHODS: dict[str, Callable[[LMMDesign], LMMFit]] = {"reml": lmm.fit_reml, "ml": lmm.fit_ml}
@@ -59,15 +61,19 @@ def _fit_design(design: LMMDesign | AreaDesign, method: str) -> LMMFit | AreaFit
 def fit_design(design: LMMDesign | AreaDesign, method: str) -> LMMFit | AreaFit:
     """Fit by likelihood, or an area-level model, a design that has been built: several methods on the same data."""
     if isinstance(design, AreaDesign):
-        return AREA_METHODS[method](design, "sum")  # g3 by 2/Σ V⁻², the convention of the published formulas
+        # the conventions of the published formulas: g3 by 2/Σ V⁻², of spatial effects by tr(P V_k P V_l)
+        return AREA_METHODS[method](design, "sum" if design.proximity is None else "trace")
     return LMM_METHODS[method](design)
 
 
 def check_method(spec: ModelSpec, method: str) -> None:
     """Raise SpecError where `method` is not an estimator of the family of `spec`."""
-    known = AREA_METHODS if spec.is_area_level else (*LMM_METHODS, *MOMENT_METHODS)
+    known, family = (*LMM_METHODS, *MOMENT_METHODS), "linear mixed model"
+    if spec.is_area_level:
+        known, family = tuple(AREA_METHODS), "Fay-Herriot model"
+    if isinstance(spec.area_effects, SAR):
+        known, family = SPATIAL_METHODS, "Fay-Herriot model with spatial effects"
     if method not in known:
-        family = "Fay-Herriot model" if spec.is_area_level else "linear mixed model"
         raise SpecError(
             f"The method must be an estimator of the {family}; found {method!r}. Use one of: {', '.join(known)}."
         )

@@ -74,7 +74,11 @@ def area_profile(fit: AreaFit) -> tuple[ProfileCurve, ...]:
     """The curve of √A, exact at every point: of the likelihood of the method, above its own minimum."""
     design = fit.design
     into = design.sampled
-    y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
+    return curve_of_A(fit, design.y[into] - design.offset[into], design.X[into], design.D[into])
+
+
+def curve_of_A(fit: AreaFit, y: Array, X: Array, D: Array) -> tuple[ProfileCurve, ...]:
+    """The curve of √A where the effects of y (m,), X (m, p) and D (m,) are independent with variance A."""
     ends = fit.A_table(REACH_LEVEL)
     root = float(np.sqrt(fit.A_hat))
     values = np.linspace(np.sqrt(ends["lower"].iloc[0]), np.sqrt(ends["upper"].iloc[0]), AREA_POINTS)
@@ -83,7 +87,7 @@ def area_profile(fit: AreaFit) -> tuple[ProfileCurve, ...]:
     values = np.union1d(values, [root, best])
     criterion = (area_reml if kind == "reml" else area_ml)(values**2, y, X, D)
     above = np.asarray(criterion - criterion[np.searchsorted(values, best)], dtype=np.float64)
-    return (ProfileCurve(design.spec.random[0].factor, "Intercept", "√A", values, above, root),)
+    return (ProfileCurve(fit.spec.random[0].factor, "Intercept", "√A", values, above, root),)
 
 
 def lmm_profile(fit: LMMFit) -> tuple[ProfileCurve, ...]:

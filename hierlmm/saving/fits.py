@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from hierlmm.errors import FileError
+from hierlmm.frequentist.area import correlated_prediction, spatial_prediction
+from hierlmm.frequentist.area.correlated_results import CorrelatedAreaFit
 from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.area.spatial_results import SpatialAreaFit
 from hierlmm.frequentist.lmm import restore
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.methods import LMM_METHODS
@@ -53,11 +56,19 @@ def decode_lmm_fit(code: dict[str, Any], decode: Any) -> LMMFit:
 
 def checked(fit: AreaFit) -> AreaFit:
     """An area fit as it was read. Raises FileError where this version's criterion at its area variance is another."""
+    _agree(_area_criterion(fit), -2 * fit.loglik)
+    return fit
+
+
+def _area_criterion(fit: AreaFit) -> float:
+    if isinstance(fit, SpatialAreaFit):
+        return spatial_prediction.criterion(fit)
+    if isinstance(fit, CorrelatedAreaFit):
+        return correlated_prediction.criterion(fit)
     design, into = fit.design, fit.design.sampled
     criterion = reml_criterion if likelihood_of(fit.method) == "reml" else ml_criterion
     y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
-    _agree(float(criterion(np.array([fit.A_hat]), y, X, D)[0]), -2 * fit.loglik)
-    return fit
+    return float(criterion(np.array([fit.A_hat]), y, X, D)[0])
 
 
 def _agree(now: float, saved: float) -> None:

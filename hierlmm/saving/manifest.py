@@ -26,7 +26,10 @@ from hierlmm.likelihood.area import variance as area_variance
 
 # Raised whenever an older hierlmm would misread a file; files of every format up to this one are read.
 FORMAT = 1
-KINDS = ("LMMFit", "AreaFit", "MomentsFit", "LMMPosterior", "AreaPosterior", "Comparison")
+KINDS = (
+    "LMMFit", "AreaFit", "CorrelatedAreaFit", "SpatialAreaFit", "MomentsFit", "LMMPosterior", "AreaPosterior",
+    "Comparison",
+)  # fmt: skip
 SAMPLERS = ("pymc", "pytensor", "nutpie")
 
 Result = LMMFit | AreaFit | MomentsFit | Posterior | Comparison

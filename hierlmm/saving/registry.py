@@ -15,6 +15,7 @@ VALUES: Mapping[str, str] = {
     "Certificate": "hierlmm.likelihood.optimum",
     "Comparison": "hierlmm.compare.results",
     "Component": "hierlmm.bayes.components",
+    "CorrelatedAreaFit": "hierlmm.frequentist.area.correlated_results",
     "Draws": "hierlmm.bayes.results",
     "Dropped": "hierlmm.design.types",
     "Estimates": "hierlmm.bayes.results",
@@ -24,6 +25,9 @@ VALUES: Mapping[str, str] = {
     "MomentsFit": "hierlmm.frequentist.moments.results",
     "Points": "hierlmm.bayes.lmmterms",
     "Propriety": "hierlmm.bayes.propriety",
+    "SpatialAreaFit": "hierlmm.frequentist.area.spatial_results",
+    "SpatialEstimate": "hierlmm.likelihood.area.spatial_search",
+    "SpatialProfile": "hierlmm.likelihood.area.spatial_search",
     "SquaresTable": "hierlmm.frequentist.moments.henderson",
     "VarianceComponent": "hierlmm.frequentist.moments.components",
     "VarianceEstimate": "hierlmm.likelihood.area.variance",
@@ -33,6 +37,7 @@ ENUMS: Mapping[str, str] = {
     "Agreement": "hierlmm.compare.results",
     "AreaOutcome": "hierlmm.frequentist.area.results",
     "LMMOutcome": "hierlmm.frequentist.lmm_results",
+    "SpatialPlace": "hierlmm.likelihood.area.spatial_search",
     "MomentsOutcome": "hierlmm.frequentist.moments.results",
 }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
 from hierlmm.frequentist.area.mse import at_boundary, places
@@ -17,19 +18,32 @@ from hierlmm.likelihood.area.moments import blup
 if TYPE_CHECKING:
     from hierlmm.frequentist.area.results import AreaFit
 
+
+
+class WrittenOut(Protocol):
+    """A matrix that can be formed."""
+
+    def dense(self) -> NDArray[np.float64]: ...
+
+
 # Areas up to which the matrix is written out: 5,000 areas are 200 MB.
 DENSE = 5000
 
 
 def error_covariance(fit: AreaFit) -> pd.DataFrame:
     """`errors_of` written out and labelled (M, M). Raises FitError above 5,000 areas, where `error_matrix` serves."""
+    return written_out(fit, errors_of(fit))
+
+
+def written_out(fit: AreaFit, errors: WrittenOut) -> pd.DataFrame:
+    """A matrix of errors as a table (M, M) labelled by area, for up to 5,000 areas."""
     M = len(fit.design.areas)
     if M > DENSE:
         raise FitError(
             f"A matrix of errors is written out for up to {DENSE} areas; there are {M}. Use fit.error_matrix(), which "
             "holds it in factors: quadratic(W) gives the errors of weighted sums, times(V) products."
         )
-    return pd.DataFrame(errors_of(fit).dense(), fit.design.areas, fit.design.areas)
+    return pd.DataFrame(errors.dense(), fit.design.areas, fit.design.areas)
 
 
 def errors_of(fit: AreaFit) -> ErrorMatrix:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.design.notes import left_out
-from hierlmm.frequentist.area.mse import printed
 from hierlmm.frequentist.area.naming import HEADINGS
 from hierlmm.likelihood.area.interval import likelihood_of
 
@@ -59,8 +58,9 @@ def _table(frame: pd.DataFrame, heading: str) -> Iterator[str]:
 def _variance(fit: AreaFit) -> list[str]:
     frame = fit.A.drop(columns="interval")
     rows = list(_table(frame, "Area variance"))
-    se = f"se from {printed(fit.method, fit.information)}"
-    return [*rows, f"  {se}, interval from the {_likelihood(fit)}, 95 %"]
+    se = f"se from {fit.variance_formula}"
+    lines = textwrap.wrap(f"{se}, interval from the {_likelihood(fit)}, 95 %", WIDTH - 2)
+    return [*rows, *(f"  {line}" for line in lines)]
 
 
 def _likelihood(fit: AreaFit) -> str:

@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
-from hierlmm.frequentist.area.mse import printed
 from hierlmm.frequentist.area.notes import above_direct
 from hierlmm.likelihood.area.interval import likelihood_interval, likelihood_of
 
@@ -74,7 +73,7 @@ def area_frame(fit: AreaFit, level: float) -> pd.DataFrame:
         }
     )
     frame.attrs["mse"] = fit.mse_kind
-    frame.attrs["g3"] = f"asymptotic variance of A: {printed(fit.method, fit.information)}"
+    frame.attrs["g3"] = f"asymptotic variance of A: {fit.variance_formula}"
     return frame
 
 
@@ -102,17 +101,17 @@ def variance_frame(fit: AreaFit, level: float, interval: IntervalKind) -> pd.Dat
         reach = quantile(level) * se
         lower, upper = max(0.0, fit.A_hat - reach), fit.A_hat + reach
     else:
-        lower, upper = profile_interval(fit, level)
+        quantile(level)
+        lower, upper = fit.likelihood_interval(level)
     row = {"term": "A", "estimate": fit.A_hat, "se": se, "lower": lower, "upper": upper, "interval": interval}
     frame = pd.DataFrame([row])
     frame.attrs["interval"] = f"{likelihood_of(fit.method)} likelihood, around its own maximum"
-    frame.attrs["se"] = f"asymptotic variance of A: {printed(fit.method, fit.information)}"
+    frame.attrs["se"] = f"asymptotic variance of A: {fit.variance_formula}"
     return frame
 
 
 def profile_interval(fit: AreaFit, level: float) -> tuple[float, float]:
     """Interval of A by the likelihood of the method, around its own maximum: see `likelihood.area.interval`."""
-    quantile(level)
     into = fit.design.sampled
     y = fit.design.y[into] - fit.design.offset[into]
     return likelihood_interval(fit.method, level, y, fit.design.X[into], fit.design.D[into])

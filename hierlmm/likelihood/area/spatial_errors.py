@@ -23,7 +23,6 @@ Computational Statistics 24:441-458), who have G4 and, for ML, the second part o
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,6 +142,26 @@ def errors(
     )
 
 
+def leading_matrix(node: Node, change: Curvature, A: float, blup: SpatialBlup, vcov: Matrix) -> Matrix:
+    """(M, M) G1 + G2 + 2 E[(∂θ̂/∂ψ) dψ dψ' (∂θ̂/∂ψ)'], positive semidefinite, at A > 0.
+
+    The last part is G3 with the derivative of the whole predictor, β̂ included: the same to second order on the
+    diagonal, and what sums over areas need. vcov (2, 2) is the asymptotic covariance of (Â, ρ̂).
+    """
+    M, m = len(node.problem.W), len(node.d)
+    fit = weighted(node, A)
+    b = np.ones(M)
+    b[:m] = node.d * fit.w
+    moves = change.L * b
+    moves[:, :m] -= blup.reach @ blup.cov_delta @ (fit.w[:, None] * node.Q).T
+    P = np.diag(fit.w) - fit.half.T @ fit.half
+    first, _ = _derivatives(change, A, M)
+    turned = [(moves @ V)[:, :m] for V in first]
+    G1, G2 = (change.L * (A * b)) @ change.L.T, blup.reach @ blup.cov_delta @ blup.reach.T
+    third = sum((vcov[j, k] * turned[j] @ P @ turned[k].T for j in (0, 1) for k in (0, 1)), np.zeros((M, M)))
+    return np.asarray(G1 + G2 + third + third.T)
+
+
 def _derivatives(change: Curvature, A: float, size: int) -> tuple[list[Matrix], dict[tuple[int, int], Matrix]]:
     """L⁻¹ ∂(AΩ) L⁻¹' for the first `size` coordinates, and the second derivatives."""
     slope, bend = change.slope[:size, :size], change.bend[:size, :size]
@@ -167,11 +186,3 @@ def moments_of_psi(
     if method == "ml":
         pull += np.array([float(((half @ V) * half).sum()) for V in first]) / 2
     return -vcov @ pull, vcov
-
-
-def zero_errors(node: Node, blup: SpatialBlup) -> SpatialErrors:
-    """At A = 0 the error is that of β alone; what the estimation of A and ρ adds is outside the expansion's reach."""
-    M = len(node.problem.W)
-    none = np.full((M, M), math.nan)
-    G2 = blup.reach @ blup.cov_delta @ blup.reach.T
-    return SpatialErrors(np.zeros((M, M)), G2, none, none, none, np.full(2, math.nan), np.full((2, 2), math.nan))

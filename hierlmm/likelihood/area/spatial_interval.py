@@ -16,7 +16,7 @@ from hierlmm.likelihood.area.estimators import ESTIMATORS
 from hierlmm.likelihood.area.interval import level_set
 from hierlmm.likelihood.area.spatial import Node, Problem, node
 from hierlmm.likelihood.area.spatial_derivatives import Method, curvature, derivatives, slope
-from hierlmm.likelihood.area.spatial_search import Place, SpatialEstimate, loglik_at
+from hierlmm.likelihood.area.spatial_search import SpatialEstimate, SpatialPlace, loglik_at
 
 # A root is found where a step is this small beside the distance to the nearer end of ρ, or beside A.
 CLOSE = 1e-9
@@ -27,7 +27,7 @@ FLAT = 1e-4
 
 def rho_interval(estimate: SpatialEstimate, level: float, problem: Problem, method: Method) -> tuple[float, float]:
     """Hull of {ρ: 2 max ℓ − 2 max_A ℓ(A, ρ) <= χ²₁(level)}, 0 < level < 1."""
-    if estimate.place is Place.ZERO:
+    if estimate.place is SpatialPlace.ZERO:
         return problem.ends
     target = _target(estimate, level, method)
     rho = np.union1d(estimate.profile.rho, estimate.rho)

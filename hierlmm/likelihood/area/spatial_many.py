@@ -87,6 +87,19 @@ def estimate_many(problem: Problem, Y: Matrix, method: Method) -> ManySpatial:
     return out
 
 
+def predict_many(at: Node, Y: Matrix, A: float) -> Matrix:
+    """(n, M) predictions from responses Y (n, m) at one A and the ρ of a node, fixed part taken off as in `Y`."""
+    return _along(at, _forward(at, Y), np.full(len(Y), A))[0]
+
+
+def zero_statistics(problem: Problem, Y: Matrix, method: Method) -> Vector:
+    """(n,) twice the rise of the log likelihood from A = 0 to its highest point on the grid of ρ, for Y (n, m)."""
+    scan = _scan(problem, Y, method)
+    at = node(problem, 0.0)
+    none, _ = _profile(at, curvature(at), _forward(at, Y), np.zeros(len(Y)), method)
+    return np.asarray(2 * np.maximum(scan.loglik.max(axis=0) - none, 0.0))
+
+
 INNER, LOW, HIGH, ZERO = 0, 1, 2, 3
 
 

@@ -39,7 +39,7 @@ STEPS = 60
 DECREMENT = 1e-10
 
 
-class Place(Enum):
+class SpatialPlace(Enum):
     """Where the highest likelihood lies."""
 
     INTERIOR = "interior"
@@ -48,7 +48,7 @@ class Place(Enum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Profile:
+class SpatialProfile:
     """The likelihood along ρ, A at its best: rho (G,) increasing, A (G,), loglik (G,), slope (G,) = dℓ/dρ."""
 
     rho: Vector
@@ -76,12 +76,12 @@ class SpatialEstimate(VarianceEstimate):
 
     rho: float
     ends: tuple[float, float]
-    place: Place
+    place: SpatialPlace
     gradient: Vector
     hessian: Matrix
     information: Matrix
     optima: Matrix
-    profile: Profile
+    profile: SpatialProfile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +108,7 @@ def maximise(problem: Problem, method: Method) -> SpatialEstimate:
     found += [scan[0]] if scan[0].slope < 0 else []
     found += [scan[-1]] if scan[-1].slope > 0 else []
     best = max(found, key=lambda point: point.loglik, default=None)
-    profile = Profile(
+    profile = SpatialProfile(
         rho=np.array([point.node.rho for point in scan]),
         A=np.array([point.found.A for point in scan]),
         loglik=np.array([point.loglik for point in scan]),
@@ -172,7 +172,7 @@ def _closed(problem: Problem, method: Method, left: _Point, right: _Point) -> tu
     return low, STEPS
 
 
-def _zero(problem: Problem, method: Method, scan: list[_Point], profile: Profile, spent: int) -> SpatialEstimate:
+def _zero(problem: Problem, method: Method, scan: list[_Point], profile: SpatialProfile, spent: int) -> SpatialEstimate:
     """Â = 0: a maximum where no ρ has a positive derivative in A."""
     worst = max(scan, key=lambda point: point.found.score)
     found, score = worst.found, worst.found.score
@@ -182,14 +182,14 @@ def _zero(problem: Problem, method: Method, scan: list[_Point], profile: Profile
     return SpatialEstimate(
         A=0.0, score=score, multiplier=max(0.0, -score), decrement=0.0, converged=found.A == 0, maxima=(0.0,),
         evaluations=spent, loglik_ml=loglik_ml, loglik_reml=loglik_reml, information_sum=found.information_sum,
-        information_trace=found.information_trace, rho=math.nan, ends=problem.ends, place=Place.ZERO,
+        information_trace=found.information_trace, rho=math.nan, ends=problem.ends, place=SpatialPlace.ZERO,
         gradient=np.array([score, 0.0]), hessian=nothing, information=nothing,
         optima=np.array([[0.0, math.nan, loglik_reml if method == "reml" else loglik_ml]]), profile=profile,
     )  # fmt: skip
 
 
 def _certified(
-    problem: Problem, method: Method, best: _Point, profile: Profile, optima: Matrix, spent: int,
+    problem: Problem, method: Method, best: _Point, profile: SpatialProfile, optima: Matrix, spent: int,
     *, ends: tuple[_Point, _Point],
 ) -> SpatialEstimate:  # fmt: skip
     found = best.found
@@ -202,8 +202,8 @@ def _certified(
         converged=bool(decrement <= DECREMENT and concave), maxima=tuple(sorted(float(A) for A in optima[:, 0])),
         evaluations=spent, loglik_ml=loglik_at(best.node, found, "ml"), loglik_reml=loglik_at(best.node, found, "reml"),
         information_sum=found.information_sum, information_trace=found.information_trace, rho=best.node.rho,
-        ends=problem.ends, place=Place.END if at_end else Place.INTERIOR, gradient=at.gradient, hessian=at.hessian,
-        information=at.information, optima=optima, profile=profile,
+        ends=problem.ends, place=SpatialPlace.END if at_end else SpatialPlace.INTERIOR, gradient=at.gradient,
+        hessian=at.hessian, information=at.information, optima=optima, profile=profile,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from hierlmm.likelihood.area.correlated import independent
 from hierlmm.likelihood.area.estimators import ESTIMATORS
 from hierlmm.likelihood.area.spatial import admissible, node, problem, rough_node
 from hierlmm.likelihood.area.spatial_derivatives import curvature, derivatives, slope
-from hierlmm.likelihood.area.spatial_search import Place, maximise
+from hierlmm.likelihood.area.spatial_search import SpatialPlace, maximise
 
 SETS = ["grapes", "eusilcA"]
 
@@ -25,7 +25,7 @@ def test_estimates_equal_the_polished_answers(name, method):
 
     own = got.loglik_reml if method == "reml" else got.loglik_ml
     assert got.converged
-    assert got.place is Place.INTERIOR
+    assert got.place is SpatialPlace.INTERIOR
     assert len(got.optima) == 1
     assert_allclose([got.A, got.rho], [want["A"], want["rho"]], rtol=1e-10)
     assert_allclose([own, got.loglik_ml], [want["criterion"], want["loglik_ML"]], rtol=1e-12)
@@ -100,7 +100,7 @@ def test_no_variance_between_areas_is_an_exact_zero_without_rho():
     got = maximise(model, "reml")
 
     assert got.A == 0.0
-    assert got.place is Place.ZERO
+    assert got.place is SpatialPlace.ZERO
     assert np.isnan(got.rho)
     assert got.multiplier > 0
     nodes = [node(model, rho) for rho in (-0.5, 0.5)]
@@ -115,7 +115,7 @@ def test_a_likelihood_that_rises_to_the_end_is_an_answer_at_the_end():
 
     got = maximise(problem(W, y, np.ones((16, 1)), independent(np.full(16, 1.0)), np.ones(16, dtype=bool)), "reml")
 
-    assert got.place is Place.END
+    assert got.place is SpatialPlace.END
     assert got.rho > 0.999
     assert got.gradient[1] > 0
 
