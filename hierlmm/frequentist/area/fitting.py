@@ -18,7 +18,7 @@ from hierlmm.frequentist.area.notes import fit_notes
 from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
 from hierlmm.likelihood.area.estimators import ON_WORKING, areas_needed
 from hierlmm.likelihood.area.interval import likelihood_of
-from hierlmm.likelihood.area.moments import Blup, blup_on
+from hierlmm.likelihood.area.moments import Blup, blup_from
 from hierlmm.likelihood.area.variance import VarianceEstimate
 from hierlmm.likelihood.area.working import working
 
@@ -36,11 +36,19 @@ def fit_area(method: str, design: AreaDesign, information: Information = "sum") 
     Raises FitError where there are too few areas for the estimate to exist.
     """
     into = design.sampled
+    _check_size(method, design, int(into.sum()))
+    if design.proximity is not None:
+        from hierlmm.frequentist.area.spatial import fit_spatial
+
+        return fit_spatial(method, design, information)
+    if design.covariance is not None:
+        from hierlmm.frequentist.area.correlated import fit_correlated
+
+        return fit_correlated(method, design, information)
     y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
-    _check_size(method, design, len(y))
     work = working(y, X, D)
-    estimate = ON_WORKING[method](work)
-    at = blup_on(estimate.A, work, design.X)
+    solved = ON_WORKING[method](work)
+    estimate, at = solved.estimate, blup_from(solved.fit, work, design.X)
     errors = fit_errors(method, estimate, information, design, at.half)
     predicted = _predicted(design, at, estimate.A, errors.terms.gamma)
     return AreaFit(

@@ -63,10 +63,16 @@ class Terms:
 
 def terms(A: Vector, work: Working) -> Terms:
     """Both criteria and their first two derivatives at A (N,), in working units: O(N m p²), one pass."""
-    return Terms(*in_chunks(_terms, A, work))
+    return Terms(*in_chunks(lambda part, of: _terms(part, of)[0], A, work))
 
 
-def _terms(A: Vector, work: Working) -> tuple[Vector, ...]:
+def terms_and_factor(A: Vector, work: Working) -> tuple[Terms, Factor]:
+    """The same at a few values of A, with the least-squares fits there."""
+    values, fit = _terms(A, work)
+    return Terms(*values), fit
+
+
+def _terms(A: Vector, work: Working) -> tuple[tuple[Vector, ...], Factor]:
     basis = work.basis
     w = 1 / (A[:, None] + basis.D)
     w2 = w * w
@@ -74,14 +80,16 @@ def _terms(A: Vector, work: Working) -> tuple[Vector, ...]:
     Py = w * fit.residual
     p = basis.Q.shape[1]
     second = fit.root @ (w2 @ basis.QQ).reshape(len(w), p, p) @ fit.root.mT
-    third = (w2 * w @ basis.QQ).reshape(len(w), p, p) @ fit.root.mT @ fit.root
-    z = (fit.root @ ((w * Py) @ basis.Q)[:, :, None])[:, :, 0]
+    third = (w2 * w @ basis.QQ).reshape(len(w), p, p)
+    wPy = w * Py
+    z = (fit.root @ (wPy @ basis.Q)[:, :, None])[:, :, 0]
     sum_w, sum_w2 = w.sum(axis=1), w2.sum(axis=1)
-    trace_P = sum_w - np.trace(second, axis1=1, axis2=2)
-    trace_P2 = sum_w2 - 2 * np.trace(third, axis1=1, axis2=2) + np.square(second).sum(axis=(1, 2))
-    yP2y = np.square(Py).sum(axis=1)
-    yP3y = (w * Py * Py).sum(axis=1) - np.square(z).sum(axis=1)
-    return (
+    trace_P = sum_w - np.einsum("kii->k", second)
+    trace_third = np.einsum("kij,kij->k", third, fit.root.mT @ fit.root)
+    trace_P2 = sum_w2 - 2 * trace_third + np.einsum("kij,kij->k", second, second)
+    yP2y = np.einsum("ki,ki->k", Py, Py)
+    yP3y = np.einsum("ki,ki->k", wPy, Py) - np.einsum("ki,ki->k", z, z)
+    values = (
         *_criteria_at(w, fit),
         (yP2y - sum_w) / 2,
         (yP2y - trace_P) / 2,
@@ -91,6 +99,7 @@ def _terms(A: Vector, work: Working) -> tuple[Vector, ...]:
         trace_P2 / 2,
         (yP2y + sum_w) / 2,
     )
+    return values, fit
 
 
 def criteria(A: Vector, work: Working) -> tuple[Vector, Vector]:

@@ -16,6 +16,7 @@ likelihood: with fewer areas A times the likelihood has no maximum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -23,10 +24,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.area.criterion import terms
+from hierlmm.likelihood.area.criterion import terms_and_factor
 from hierlmm.likelihood.area.moment_equations import equation_root, left_over, raw_moment
 from hierlmm.likelihood.area.objective import OBJECTIVES
-from hierlmm.likelihood.area.variance import VarianceEstimate, at_one, maximise
+from hierlmm.likelihood.area.variance import Solved, VarianceEstimate, at_one, maximise
 from hierlmm.likelihood.area.working import Working, working
 
 Vector = NDArray[np.float64]
@@ -36,21 +37,21 @@ Matrix = NDArray[np.float64]
 SOLVED = 1e-10
 
 
-def _fay_herriot(work: Working) -> VarianceEstimate:
+def _fay_herriot(work: Working) -> Solved:
     A, evaluations = equation_root(work)
-    return _moment(float(A[0]), work, float(left_over(A, work)[0]), evaluations=evaluations)
+    return _moment(float(A[0]), work, float(left_over(A, work)[0]), math.nan, evaluations)
 
 
-def _prasad_rao(work: Working) -> VarianceEstimate:
+def _prasad_rao(work: Working) -> Solved:
     raw, scale = float(raw_moment(work)[0]), work.basis.scale
     A = max(0.0, raw)
-    return replace(_moment(A, work, (raw - A) * scale, evaluations=0), raw=raw * scale)
+    return _moment(A, work, (raw - A) * scale, raw * scale, 0)
 
 
-def _moment(A: float, work: Working, rest: float, *, evaluations: int) -> VarianceEstimate:
+def _moment(A: float, work: Working, rest: float, raw: float, evaluations: int) -> Solved:
     """The record of a moment estimate A in working units that leaves `rest` of its equation."""
-    at = terms(np.array([A]), work)
-    return VarianceEstimate(
+    at, fit = terms_and_factor(np.array([A]), work)
+    estimate = VarianceEstimate(
         A=A * work.basis.scale,
         score=rest,
         multiplier=max(0.0, -rest) if A == 0 else 0.0,
@@ -58,18 +59,23 @@ def _moment(A: float, work: Working, rest: float, *, evaluations: int) -> Varian
         converged=A == 0 or abs(rest) <= SOLVED,
         maxima=(A * work.basis.scale,),
         evaluations=evaluations + 1,
+        raw=raw,
         lifted=False,
         **at_one(at, 0, work),
     )
+    return Solved(estimate, fit)
 
 
-def _mix(work: Working) -> VarianceEstimate:
+def _mix(work: Working) -> Solved:
     """Where REML is zero the certificate is that of ampl_ll."""
-    estimate = maximise(OBJECTIVES["reml"], work)
-    return estimate if estimate.A > 0 else replace(maximise(OBJECTIVES["ampl_ll"], work), lifted=True)
+    solved = maximise(OBJECTIVES["reml"], work)
+    if solved.estimate.A > 0:
+        return solved
+    solved = maximise(OBJECTIVES["ampl_ll"], work)
+    return Solved(replace(solved.estimate, lifted=True), solved.fit)
 
 
-ON_WORKING: dict[str, Callable[[Working], VarianceEstimate]] = {
+ON_WORKING: dict[str, Callable[[Working], Solved]] = {
     "reml": partial(maximise, OBJECTIVES["reml"]),
     "ml": partial(maximise, OBJECTIVES["ml"]),
     "fh": _fay_herriot,
@@ -84,7 +90,7 @@ ON_WORKING: dict[str, Callable[[Working], VarianceEstimate]] = {
 
 def estimate(method: str, y: Vector, X: Matrix, D: Vector) -> VarianceEstimate:
     """Â by a method of `ESTIMATORS`; y (m,), X (m, p) of full column rank with p < m, D (m,) positive."""
-    return ON_WORKING[method](working(y, X, D))
+    return ON_WORKING[method](working(y, X, D)).estimate
 
 
 ESTIMATORS: dict[str, Callable[[Vector, Matrix, Vector], VarianceEstimate]] = {

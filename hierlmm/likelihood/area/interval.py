@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.likelihood.area.criterion import ml_constant, reml_constant, terms
-from hierlmm.likelihood.area.objective import OBJECTIVES, Objective, Reading, grid
+from hierlmm.likelihood.area.objective import OBJECTIVES, Objective, grid
 from hierlmm.likelihood.area.variance import maximise
 from hierlmm.likelihood.area.working import Working, working
 
@@ -42,8 +42,8 @@ def likelihood_interval(method: str, level: float, y: Vector, X: Matrix, D: Vect
     objective = OBJECTIVES[likelihood_of(method)]
     work = working(y, X, D)
     limit = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    best = maximise(objective, work).A / work.basis.scale
-    target = float(_read(objective, np.array([best]), work).minus_2[0]) + limit
+    best = maximise(objective, work).estimate.A / work.basis.scale
+    target = float(_minus_2(objective, np.array([best]), work)[0]) + limit
     lower, upper = _hull(objective, best, target, work)
     return lower * work.basis.scale, upper * work.basis.scale
 
@@ -52,10 +52,10 @@ def level_set(method: str, loglik: float, y: Vector, X: Matrix, D: Vector) -> tu
     """Hull of {A >= 0: ℓ(A) >= loglik}, ℓ the likelihood of the method with all constants; None where it is empty."""
     objective = OBJECTIVES[likelihood_of(method)]
     work = working(y, X, D)
-    best = maximise(objective, work).A / work.basis.scale
+    best = maximise(objective, work).estimate.A / work.basis.scale
     constant = (ml_constant if objective.likelihood == "ml" else reml_constant)(work)
     target = -2 * loglik - constant
-    if float(_read(objective, np.array([best]), work).minus_2[0]) > target:
+    if float(_minus_2(objective, np.array([best]), work)[0]) > target:
         return None
     lower, upper = _hull(objective, best, target, work)
     return lower * work.basis.scale, upper * work.basis.scale
@@ -63,22 +63,22 @@ def level_set(method: str, loglik: float, y: Vector, X: Matrix, D: Vector) -> tu
 
 def _hull(objective: Objective, best: float, target: float, work: Working) -> tuple[float, float]:
     points = np.union1d(_reaching(objective, target, work), best)
-    inside = np.flatnonzero(_read(objective, points, work).minus_2 <= target)
+    inside = np.flatnonzero(_minus_2(objective, points, work) <= target)
     first, last = int(inside[0]), int(inside[-1])
     lower = 0.0 if first == 0 else _crossing(points[first], points[first - 1], target, work, objective)
     return lower, _crossing(points[last], points[last + 1], target, work, objective)
 
 
-def _read(objective: Objective, A: Vector, work: Working) -> Reading:
-    return objective.read(A, terms(A, work), work)
+def _minus_2(objective: Objective, A: Vector, work: Working) -> Vector:
+    return objective.minus_2(A, terms(A, work), work)
 
 
 def _reaching(objective: Objective, target: float, work: Working) -> Vector:
     """The grid, doubled at its far end until the criterion there is above `target`."""
     points = grid(objective, work)
-    extra = [max(float(points[-1]), float(work.basis.D.max()))]
+    extra = [max(float(points[-1]), work.basis.high)]
     for _ in range(DOUBLINGS):
-        if float(_read(objective, np.array(extra[-1:]), work).minus_2[0]) > target:
+        if float(_minus_2(objective, np.array(extra[-1:]), work)[0]) > target:
             break
         extra.append(2 * extra[-1])
     return np.union1d(points, extra)
@@ -86,12 +86,14 @@ def _reaching(objective: Objective, target: float, work: Working) -> Vector:
 
 def _crossing(inside: float, outside: float, target: float, work: Working, objective: Objective) -> float:
     """Where the criterion crosses `target` between a point below and one above it: bracketed Newton in log(A + c)."""
-    c = float(work.basis.D.min())
+    c = work.basis.low
     low, high = float(inside), float(outside)
     A = (low + high) / 2
     for _ in range(STEPS):
-        here = _read(objective, np.array([A]), work)
-        score, excess = float(here.score[0]), float(here.minus_2[0]) - target
+        at = np.array([A])
+        here = terms(at, work)
+        score = float(objective.rise(at, here, work).score[0])
+        excess = float(objective.minus_2(at, here, work)[0]) - target
         low, high = (A, high) if excess <= 0 else (low, A)
         move = excess / (2 * score * (A + c)) if score else math.inf
         new = (A + c) * math.exp(move) - c if abs(move) < 1 else math.nan

@@ -6,6 +6,7 @@ the roots are then closed by Newton steps on all responses together, each with w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from hierlmm.likelihood.area.criterion import terms
 from hierlmm.likelihood.area.estimators import SOLVED
 from hierlmm.likelihood.area.moment_equations import equation_root, left_over, raw_moment
 from hierlmm.likelihood.area.objective import OBJECTIVES, Objective, grid
-from hierlmm.likelihood.area.variance import DECREMENT, NOISE, Ends, roots
+from hierlmm.likelihood.area.variance import DECREMENT, NOISE, Brackets, roots
 from hierlmm.likelihood.area.working import CHUNK, Basis, Working, by_qr, factor, in_chunks, inverse_root, some, working
 
 Vector = NDArray[np.float64]
@@ -91,21 +92,23 @@ METHODS = {"fh": _fay_herriot, "pr": _prasad_rao, "mix": _mix}
 def _maximise(objective: Objective, work: Working) -> tuple[Vector, NDArray[np.bool_]]:
     """`variance.maximise` for n responses; nan and not converged where no maximum was found."""
     n = len(work.y)
-    response, left, right, at_zero = _brackets(objective, work)
-    found, _ = roots(objective, some(work, response), left, right)
+    response, brackets, at_zero = _brackets(objective, work)
+    found = roots(objective, some(work, response), brackets)
     zero = np.flatnonzero(at_zero)
     response, at = np.concatenate([zero, response]), np.concatenate([np.zeros(zero.size), found])
-    here = objective.read(at, terms(at, some(work, response)), some(work, response))
-    optimum = (at == 0) | ((np.square(here.score) <= DECREMENT * np.abs(here.slope)) & (here.slope < 0))
+    each = some(work, response)
+    there = terms(at, each)
+    rise = objective.rise(at, there, each)
+    optimum = (at == 0) | ((np.square(rise.score) <= DECREMENT * np.abs(rise.slope)) & (rise.slope < 0))
     # The best of each response is written last; of two equal ones that is the smaller A.
-    order = np.lexsort((-at, -here.minus_2, response))
+    order = np.lexsort((-at, -objective.minus_2(at, there, each), response))
     A, converged = np.full(n, np.nan), np.zeros(n, dtype=bool)
     A[response[order]], converged[response[order]] = at[order], optimum[order]
     return A, converged & objective.exists(work.basis)
 
 
-def _brackets(objective: Objective, work: Working) -> tuple[Indices, Ends, Ends, NDArray[np.bool_]]:
-    """Every change of sign from plus to minus along the grid: whose score (N,), and its ends.
+def _brackets(objective: Objective, work: Working) -> tuple[Indices, Brackets, NDArray[np.bool_]]:
+    """Every change of sign from plus to minus along the grid: whose score (N,), and the brackets.
 
     Beside them which of the n responses begin with a maximum at zero. A piece of the responses at a time.
     """
@@ -119,11 +122,20 @@ def _brackets(objective: Objective, work: Working) -> tuple[Indices, Ends, Ends,
         score = half - (shared.sum_w if objective.likelihood == "ml" else shared.trace_P) / 2 + slope_h
         clear = np.abs(score) > NOISE * (half + shared.sum_w / 2 + slope_h)
         row, low, high, rises = _changes(np.where(clear, np.sign(score), 0.0))
-        parts.append((row + start, points[low], score[row, low], points[high], score[row, high], ~rises))
-    response, a, fa, b, fb, not_rising = (np.concatenate(part) for part in zip(*parts, strict=True))
-    unknown = np.full(a.size, np.nan)
+        between = _secant(objective, points[low], score[row, low], points[high], score[row, high], work.basis)
+        parts.append((row + start, points[low], points[high], between, ~rises))
+    response, a, b, between, not_rising = (np.concatenate(part) for part in zip(*parts, strict=True))
     at_zero = not_rising if objective.adjustment is None else np.zeros(not_rising.size, dtype=bool)
-    return response, Ends(a, fa, unknown), Ends(b, fb, unknown), at_zero
+    return response, Brackets(a, b, between), at_zero
+
+
+def _secant(objective: Objective, a: Vector, fa: Vector, b: Vector, fb: Vector, basis: Basis) -> Vector:
+    """Where the line between both ends of what `variance.newton` steps on is zero."""
+    c = math.sqrt(basis.low * basis.high)
+    fa, fb = fa * (a + c) ** 2, fb * (b + c) ** 2
+    if objective.adjustment is not None:
+        fa, fb = fa * a, fb * b
+    return a + (b - a) * fa / (fa - fb)
 
 
 def _changes(sign: Matrix) -> tuple[Indices, Indices, Indices, NDArray[np.bool_]]:

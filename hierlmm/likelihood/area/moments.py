@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.likelihood.area.criterion import LOG_2PI, coefficients
-from hierlmm.likelihood.area.working import NormalPrior, Working, factor, in_chunks, normal_prior, working
+from hierlmm.likelihood.area.working import Factor, NormalPrior, Working, factor, in_chunks, normal_prior, working
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -116,8 +116,12 @@ def blup(A: float, y: Vector, X: Matrix, D: Vector, rows: Matrix) -> Blup:
 
 def blup_on(A: float, work: Working, rows: Matrix) -> Blup:
     """The same from data in working units; A and rows (k, p) in those of the data."""
+    return blup_from(factor(1 / (A / work.basis.scale + work.basis.D[None, :]), work), work, rows)
+
+
+def blup_from(fit: Factor, work: Working, rows: Matrix) -> Blup:
+    """The same from the least-squares fit at A (N = 1)."""
     basis = work.basis
-    fit = factor(1 / (A / basis.scale + basis.D[None, :]), work)
     beta, cov_beta = coefficients(fit, work)
     unit = math.sqrt(basis.scale)
     centred = rows @ basis.centring

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.likelihood.area.criterion import Terms
+from hierlmm.likelihood.area.scan import Scores
 from hierlmm.likelihood.area.working import Basis, Working, in_chunks
 
 Vector = NDArray[np.float64]
@@ -60,16 +61,18 @@ class Objective:
         """Whether there is a maximum: far out the likelihood falls as A^(−contrasts/2), and h may rise as A."""
         return self.adjustment is None or self.contrasts(basis) > self.adjustment.spent
 
-    def read(self, A: Vector, at: Terms, work: Working) -> Reading:
-        """Score, slope and criterion from the terms of both likelihoods at A."""
-        if self.likelihood == "ml":
-            read = Reading(at.score_ml, at.slope_ml, at.minus_2_ml, at.size)
-        else:
-            read = Reading(at.score_reml, at.slope_reml, at.minus_2_reml, at.size)
+    def rise(self, A: Vector, at: Terms | Scores, work: Working) -> Rise:
+        """How what is maximised changes with A, from the scores of both likelihoods there."""
+        score, slope = (at.score_ml, at.slope_ml) if self.likelihood == "ml" else (at.score_reml, at.slope_reml)
         if self.adjustment is None:
-            return read
-        log_h, first, second = self.adjustment_at(A, work)
-        return Reading(read.score + first, read.slope + second, read.minus_2 - 2 * log_h, read.size + first)
+            return Rise(score, slope, at.size)
+        _, first, second = self.adjustment_at(A, work)
+        return Rise(score + first, slope + second, at.size + first)
+
+    def minus_2(self, A: Vector, at: Terms, work: Working) -> Vector:
+        """−2 times what is maximised, less what does not depend on A."""
+        criterion = at.minus_2_ml if self.likelihood == "ml" else at.minus_2_reml
+        return criterion if self.adjustment is None else criterion - 2 * self.adjustment_at(A, work)[0]
 
     def adjustment_at(self, A: Vector, work: Working) -> tuple[Vector, Vector, Vector]:
         """log h and its two derivatives, zeros where there is no h."""
@@ -81,12 +84,11 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """Score and slope in A of what is maximised, −2 times it, and what the rounding error of the score goes with."""
+class Rise:
+    """Score and slope in A of what is maximised, and what the rounding error of the score goes with."""
 
     score: Vector
     slope: Vector
-    minus_2: Vector
     size: Vector
 
 
@@ -131,8 +133,7 @@ def grid(objective: Objective, work: Working) -> Vector:
     With h they start where the score is positive for certain, even in log A up to the second of the former. The points
     depend on the design alone; only how far they go depends on y, to beyond where the score is negative for certain.
     """
-    D = work.basis.D
-    low, high = float(D.min()), float(D.max())
+    D, low, high = work.basis.D, work.basis.low, work.basis.high
     squares = float(np.square(work.y).sum(axis=-1).max())
     end = _end(objective, squares, work.basis, low, high)
     if end <= 0:

@@ -22,6 +22,9 @@ Array = NDArray[np.float64]
 # Cholesky of the weighted cross-products is used while every pivot of its correlation form is above this; below it
 # the squared condition number would cost more than about three digits, and the QR of the weighted rows is used.
 SMALLEST_PIVOT = 0.05
+# Sampling variances within this ratio: Q'WQ then has a condition number within it too, since Q'Q = I, and neither
+# pivots nor quadratic forms of the cross-products lose more than twice the digits of it.
+TAME = 1e3
 # Values of A times areas that are worked on at once: about 1 MB an array, so that a pass stays in the cache.
 CHUNK = 1 << 17
 
@@ -31,7 +34,7 @@ class Basis:
     """X and D of an area-level model in working units: what is common to every response on the same design.
 
     scale       working unit of variance, a power of four, units of y squared; A_working = A / scale
-    D           (m,) sampling variances over scale
+    D           (m,) sampling variances over scale; low and high their smallest and largest
     Q           (m, p) orthonormal basis of the columns of X
     QQ          (m, p*p) products of its columns in pairs: cross-products are then `weights @ QQ`
     centring    (p, p) X centring = X with its columns centred; unit triangular up to the order of the columns
@@ -42,12 +45,19 @@ class Basis:
 
     scale: float
     D: Vector
+    low: float
+    high: float
     Q: Matrix
     QQ: Matrix
     centring: Matrix
     to_basis: Matrix
     one: Vector
     log_det_XX: float
+
+    @property
+    def tame(self) -> bool:
+        """Whether the weights at every A >= 0 lie within the ratio TAME."""
+        return self.high <= TAME * self.low
 
     @property
     def contrasts(self) -> int:
@@ -117,17 +127,20 @@ def working(y: Array, X: Matrix, D: Vector) -> Working:
 
 def basis_of(X: Matrix, D: Vector) -> Basis:
     """Carry X (m, p) and D (m,) into working units."""
-    scale = math.ldexp(1.0, 2 * round(math.log2(float(np.median(D))) / 2))
+    middle = len(D) // 2
+    scale = math.ldexp(1.0, 2 * round(math.log2(float(np.partition(D, middle)[middle])) / 2))
     centred, back, one = _centred(X)
-    Q, R = np.linalg.qr(centred)
+    Q, R = _orthonormal(centred)
     p = Q.shape[1]
     return Basis(
         scale=scale,
         D=D / scale,
+        low=float(D.min()) / scale,
+        high=float(D.max()) / scale,
         Q=Q,
         QQ=(Q[:, :, None] * Q[:, None, :]).reshape(len(Q), p * p),
         centring=back,
-        to_basis=_solve(R, np.eye(p)),
+        to_basis=_inverse(R, lower=0),
         one=one,
         log_det_XX=2 * float(np.log(np.abs(np.diagonal(R))).sum()),
     )
@@ -185,6 +198,12 @@ def factor(w: Matrix, work: Working, prior: NormalPrior | None = None) -> Factor
     if prior is not None:
         M = M + prior.rows.T @ prior.rows
         right = right + prior.rows.T @ prior.target
+    if prior is None and work.basis.tame:
+        L = _cholesky(M)
+        root = _inverse(L[0], lower=1)[None] if len(L) == 1 else _solve(L, np.eye(p))
+        log_det = 2 * np.log(L.diagonal(axis1=1, axis2=2)).sum(axis=1)
+        delta = ((right[:, None, :] @ root.mT) @ root)[:, 0, :]
+        return Factor(root, delta, work.y - delta @ Q.T, log_det)
     root, log_det, poor = inverse_root(M)
     delta = (root.mT @ (root @ right[:, :, None]))[:, :, 0]
     if poor.any():
@@ -233,6 +252,33 @@ def by_qr(w: Vector, basis: Basis) -> tuple[Matrix, Matrix]:
     gain = np.empty_like(basis.Q)
     gain[order] = half * (rows @ root)
     return root, gain
+
+
+def _orthonormal(X: Matrix) -> tuple[Matrix, Matrix]:
+    """QR of X (m, p), m >= p, straight from LAPACK: for a few columns most of numpy's time goes around it."""
+    from scipy.linalg.lapack import dgeqrf, dorgqr
+
+    p = X.shape[1]
+    if not p:
+        return X, np.zeros((0, 0))
+    packed, tau, _, _ = dgeqrf(X)
+    return np.asarray(dorgqr(packed, tau)[0]), np.asarray(np.triu(packed[:p]), dtype=np.float64)
+
+
+def _cholesky(M: Array) -> Array:
+    """Lower Cholesky factors of M (N, p, p), which is well conditioned."""
+    if len(M) > 1 or not M.size:
+        return np.linalg.cholesky(M)
+    from scipy.linalg.lapack import dpotrf
+
+    return np.asarray(dpotrf(M[0], lower=1)[0])[None]
+
+
+def _inverse(T: Matrix, *, lower: int) -> Matrix:
+    """Inverse of a triangular (p, p) matrix."""
+    from scipy.linalg.lapack import dtrtri
+
+    return np.asarray(dtrtri(T, lower=lower)[0]) if T.size else T
 
 
 def _solve(a: Array, b: Array) -> Array:
