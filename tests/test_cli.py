@@ -201,6 +201,59 @@ def test_a_model_of_the_catalogue_can_be_changed_by_its_formula():
     assert hl.ModelSpec.from_toml(mixed["spec"]) == hl.lmm("yi ~ 1 + (1 | MajorArea)")
 
 
+@pytest.mark.parametrize("method", ["fh", "pr", "ampl_yl", "mix"])
+def test_areas_are_fitted_by_every_estimator_and_mixed_models_are_not(method, capsys):
+    """A as hl.fit has it; a mixed model names its own estimators."""
+    told = json.loads(run("fit", "milk", "--method", method, "--format", "json").stdout)
+    case = hl.load("milk")
+
+    assert told["tables"]["A"][0]["estimate"] == hl.fit(case.spec, case.data, method).A_hat
+    code, _, err = status(capsys, "fit", "sitka", "--method", method)
+    assert (code, "estimator of the linear mixed model" in err) == (2, True)
+
+
+def test_a_fit_of_areas_writes_a_report_or_a_workbook_by_the_ending(here, monkeypatch, capsys):
+    """Both beside the summary; the lines of the report give the fit again; other endings and models are refused."""
+    told = run("fit", "milk", "--method", "fh", "-o", "out.html")
+    run("fit", "milk", "-o", "out.xlsx")
+    page = (here / "out.html").read_text(encoding="utf-8")
+
+    assert "Report: out.html" in told.stderr
+    assert "hierlmm fit milk --method fh --output out.html" in page
+    lines = page.split("<pre>")[-1].split("</pre>")[0].replace("&#39;", "'")
+    scope: dict[str, object] = {}
+    exec(lines, scope)
+    assert scope["fit"].method == "fh"
+    assert pd.read_excel("out.xlsx", sheet_name="estimates").shape[0] == 43
+    assert "an HTML report or an Excel workbook" in status(capsys, "fit", "milk", "-o", "out.pdf")[2]
+    assert "of area-level models" in status(capsys, "fit", "sitka", "-o", "out.html")[2]
+
+
+def test_transformations_and_matrices_are_stated_by_options(here):
+    """Log, arcsine with its sizes, and sampling covariances from a file: the fits of the same specs in Python."""
+    case = hl.load("milk")
+    data = case.data.assign(share=case.data["yi"] / 4)
+    data.to_csv("areas.csv", index=False)
+    S = pd.DataFrame(0.0, data["SmallArea"], data["SmallArea"])
+    for area, variance in zip(data["SmallArea"], data["vardir"], strict=True):
+        S.loc[area, area] = variance
+    S.to_csv("S.csv")
+    area = ("--area", "SmallArea", "--format", "json")
+
+    def A(*options: str) -> float:
+        return float(json.loads(run("fit", "areas.csv", *options, *area).stdout)["tables"]["A"][0]["estimate"])
+
+    log = hl.fay_herriot("yi ~ 1", sampling_variance="vardir", area="SmallArea", transformation=hl.Log())
+    root = hl.fay_herriot("share ~ 1", area="SmallArea", transformation=hl.ArcsineRoot(size="ni"))
+    plain = hl.fay_herriot("yi ~ 1", sampling_variance="vardir", area="SmallArea")
+    given = ("--formula", "yi ~ 1", "--sampling-variance", "vardir", "--transformation", "log")
+    assert A(*given) == pytest.approx(hl.fit(log, data).A_hat, rel=1e-9)
+    given = ("--formula", "share ~ 1", "--transformation", "arcsine(ni)")
+    assert A(*given) == pytest.approx(hl.fit(root, data).A_hat, rel=1e-9)
+    given = ("--formula", "yi ~ 1", "--sampling-covariance", "S", "--matrix", "S=S.csv")
+    assert A(*given) == pytest.approx(hl.fit(plain, data).A_hat, rel=1e-9)
+
+
 def test_unusual_areas_are_treated_as_asked(here, capsys):
     """Without the option an area without an estimate is refused by name; with it, its estimate is synthetic."""
     data = hl.load("milk").data

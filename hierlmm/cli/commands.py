@@ -20,9 +20,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Format = Literal["text", "json", "csv"]
 
 TARGET = click.argument("target", metavar="NAME|FILE")
+# Estimators of mixed models and areas, then of areas alone.
+METHODS = ("reml", "ml", "fh", "pr", "amrl_ll", "ampl_ll", "amrl_yl", "ampl_yl", "mix")
 METHOD = click.option(
-    "--method", type=click.Choice(["reml", "ml"]), default="reml", show_default=True, help="Estimator of the variances."
-)
+    "--method", type=click.Choice(METHODS), default="reml", show_default=True,
+    help="Estimator of the variances; those after ml are for areas.",
+)  # fmt: skip
 FORMAT = click.option(
     "--format",
     "form",
@@ -38,7 +41,17 @@ SAVE = click.option("--save", type=click.Path(dir_okay=False), help="Save the re
 def model_options(command: Command) -> Command:
     """The options that say what is modelled."""
     for option in (
-        click.option("--zero-variance", type=click.Choice(["error", "direct"]), help="Areas of sampling variance 0."),
+        click.option("--matrix", "matrix", multiple=True, metavar="NAME=FILE",
+                     help="A matrix that the model names: a table with a first column of labels."),
+        click.option("--spatial", metavar="NAME[:rows]", help="Spatial effects by this matrix, rows made to sum to 1."),
+        click.option("--sampling-covariance", metavar="NAME", help="Matrix of the sampling covariances."),
+        click.option("--transformation", metavar="log|logit|arcsine(COLUMN)",
+                     help="Scale of the area model; COLUMN has effective sizes."),
+        click.option("--missing-covariates", type=click.Choice(["error", "drop"]), help="Areas without covariates."),
+        click.option("--absurd-variance", type=click.Choice(["error", "unsampled", "accept"]),
+                     help="Areas of a variance that no survey gives."),
+        click.option("--zero-variance", type=click.Choice(["error", "direct", "unsampled"]),
+                     help="Areas of sampling variance 0."),
         click.option("--unsampled", type=click.Choice(["error", "synthetic"]), help="Areas without a direct estimate."),
         click.option("--area", metavar="COLUMN", help="Column of the area labels."),
         click.option("--sampling-variance", metavar="COLUMN", help="Column of the known sampling variances."),
@@ -74,6 +87,7 @@ def compare(
     form: Format,
     table: str | None,
     save: str | None,
+    matrix: tuple[str, ...],
     **model: str | None,
 ) -> None:
     """Fit one model both ways and explain the difference.
@@ -90,7 +104,7 @@ def compare(
     _check_table(table, form, output.COMPARISON_TABLES)
     path = recipe.report_path(target, report, form)
     _check_writable(path, save)
-    model_of = subject(target, Choices(**model))
+    model_of = subject(target, Choices(**model), matrix)
     result, seed = _compared(model_of, method, engine, priors, draws, seed)
     output.show(result, form, table, recipe.about(model_of))
     if path is not None:
@@ -107,24 +121,42 @@ def compare(
 @TARGET
 @model_options
 @METHOD
+@click.option("-o", "--output", "report", metavar="FILE", type=click.Path(dir_okay=False),
+              help="Of areas: an HTML report or an Excel workbook, by the ending.")  # fmt: skip
 @FORMAT
 @TABLE
 @SAVE
 def fit(
-    target: str, method: str, form: Format, table: str | None, save: str | None, **model: str | None
+    target: str,
+    method: str,
+    report: str | None,
+    form: Format,
+    table: str | None,
+    save: str | None,
+    matrix: tuple[str, ...],
+    **model: str | None,
 ) -> None:
-    """Fit a model by REML or ML and print it.
+    """Fit a model and print it.
 
     NAME and FILE as in "hierlmm compare".
+
+    \b
+    hierlmm fit sitka/slopes
+    hierlmm fit milk --method fh --output milk.xlsx
     """
     _check_table(table, form, output.FIT_TABLES)
-    _check_writable(None, save)
-    model_of = subject(target, Choices(**model))
+    _check_writable(report, save)
+    model_of = subject(target, Choices(**model), matrix)
+    _check_report(model_of, report)
     with step(f"Fitting by {method.upper()}"):
         from hierlmm.frequentist.methods import fit as fitted
 
-        result = cast("LMMFit | AreaFit", fitted(model_of.spec, model_of.data, method))
+        result = cast("LMMFit | AreaFit", fitted(model_of.spec, model_of.data, method, matrices=model_of.matrices))
     output.show(result, form, table, recipe.about(model_of))
+    if report is not None:
+        with step("Writing the report"):
+            _write_area(cast("AreaFit", result), model_of, method, Path(report))
+        click.echo(f"Report: {report}", err=True)
     _save(result, save)
 
 
@@ -148,7 +180,7 @@ def _compared(
         from hierlmm.frequentist.methods import fit_design
 
         given = priors_from(priors or None)
-        design = build(model_of.spec, model_of.data)
+        design = build(model_of.spec, model_of.data, model_of.matrices)
         one = fit_design(design, method)
     how = "Integrating the posterior" if engine == "integrate" else "Sampling the posterior"
     with step(how):
@@ -164,6 +196,28 @@ def _check_table(table: str | None, form: Format, known: tuple[str, ...]) -> Non
         raise click.UsageError("--table chooses what --format csv prints; leave it out, or add --format csv.")
     if table is not None and table not in known:
         raise click.UsageError(f"--table is one of {', '.join(known)}; found {table!r}.")
+
+
+def _check_report(model_of: Subject, path: str | None) -> None:
+    """Refuse reports of what has none of its own, and files of another kind."""
+    if path is None:
+        return
+    if not model_of.spec.is_area_level:
+        raise click.UsageError(
+            "--output writes reports of area-level models; hierlmm compare writes those of mixed models."
+        )
+    if Path(path).suffix.lower() not in (".html", ".xlsx"):
+        raise click.UsageError(f"--output is an HTML report or an Excel workbook, .html or .xlsx; found {path!r}.")
+
+
+def _write_area(fit: AreaFit, model_of: Subject, method: str, path: Path) -> None:
+    if path.suffix.lower() == ".xlsx":
+        fit.to_excel(path)
+        return
+    from hierlmm.report.area_page import write_area
+
+    told = recipe.fit_command(model_of, method, path)
+    write_area(fit, path, command=told, code=recipe.fit_code(model_of, method, path))
 
 
 def _check_writable(*paths: str | Path | None) -> None:

@@ -44,10 +44,7 @@ def about(subject: Subject) -> dict[str, Any]:
 
 def command(subject: Subject, told: Settings, path: Path) -> str:
     """The command line, with the seed that was used, quoted for a shell."""
-    words = ["hierlmm", "compare", subject.target]
-    for name, value in subject.choices.given().items():
-        words += [f"--{name.replace('_', '-')}", value]
-    words += [] if told.method == "reml" else ["--method", told.method]
+    words = ["hierlmm", "compare", *_model_words(subject, told.method)]
     words += [] if told.engine == "integrate" else ["--engine", told.engine]
     for prior in told.priors:
         words += ["--prior", prior]
@@ -55,26 +52,63 @@ def command(subject: Subject, told: Settings, path: Path) -> str:
     return shlex.join([*words, "--seed", str(told.seed), "--output", str(path)])
 
 
-def code(subject: Subject, told: Settings, path: Path) -> str:
-    """Lines of Python that give the same results and report."""
+def fit_command(subject: Subject, method: str, path: Path) -> str:
+    """The command line of a fit and its report."""
+    return shlex.join(["hierlmm", "fit", *_model_words(subject, method), "--output", str(path)])
+
+
+def _model_words(subject: Subject, method: str) -> list[str]:
+    """The model and how it is fitted, as options."""
+    words = [subject.target]
+    for name, value in subject.choices.given().items():
+        words += [f"--{name.replace('_', '-')}", value]
+    for name, file in subject.matrix_files.items():
+        words += ["--matrix", f"{name}={file}"]
+    return words + ([] if method == "reml" else ["--method", method])
+
+
+def _model_lines(subject: Subject) -> list[str]:
+    """Lines of Python that make `data`, `spec` and, where there are any, `matrices`."""
     lines = ["import hierlmm as hl"]
     if subject.file is None:
         lines += ["", f"case = hl.load({subject.target!r})", "data = case.data"]
     else:
-        reader = PYTHON[subject.file.suffix.lower()].format(path=repr(str(subject.file)))
-        lines += ["import pandas as pd", "", f"data = {reader}"]
+        lines += ["import pandas as pd", "", f"data = {_reader(subject.file)}"]
     lines.append(f"spec = {_spec(subject)}")
+    if subject.matrix_files:
+        read = (f"    {name!r}: {_reader(file)}," for name, file in subject.matrix_files.items())
+        lines += ["matrices = {", *read, "}"]
+    return lines
+
+
+def _handed_on(subject: Subject) -> str:
+    return ", matrices=matrices" if subject.matrix_files else ""
+
+
+def fit_code(subject: Subject, method: str, path: Path) -> str:
+    """Lines of Python that give the same fit and report."""
+    fitted = f"fit = hl.fit(spec, data, method={method!r}{_handed_on(subject)})"
+    return "\n".join([*_model_lines(subject), fitted, f"fit.report({str(path)!r})"])
+
+
+def code(subject: Subject, told: Settings, path: Path) -> str:
+    """Lines of Python that give the same results and report."""
+    more = _handed_on(subject)
     options = [f"engine={told.engine!r}", f"draws={told.draws}", f"seed={told.seed}"]
     options = ([f"priors={list(told.priors)!r}"] if told.priors else []) + options
     return "\n".join(
         [
-            *lines,
-            f"fit = hl.fit(spec, data, method={told.method!r})",
-            f"posterior = hl.posterior(spec, data, {', '.join(options)})",
+            *_model_lines(subject),
+            f"fit = hl.fit(spec, data, method={told.method!r}{more})",
+            f"posterior = hl.posterior(spec, data, {', '.join(options)}{more})",
             "comparison = hl.compare(fit, posterior)",
             f"comparison.report({str(path)!r})",
         ]
     )
+
+
+def _reader(file: Path) -> str:
+    return PYTHON[file.suffix.lower()].format(path=repr(str(file)))
 
 
 def _spec(subject: Subject) -> str:
@@ -85,5 +119,7 @@ def _spec(subject: Subject) -> str:
         return "case.spec"
     table = to_mapping(subject.spec)
     kind, formula = table.pop("kind"), table.pop("formula")
-    arguments = [repr(formula), *(f"{name}={value!r}" for name, value in table.items())]
+    parts = {"transformation": subject.spec.transformation, "area_effects": subject.spec.area_effects}
+    texts = {name: f"hl.{parts[name]!r}" if name in parts else repr(value) for name, value in table.items()}
+    arguments = [repr(formula), *(f"{name}={text}" for name, text in texts.items())]
     return f"hl.{kind}({', '.join(arguments)})"
