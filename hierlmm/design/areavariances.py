@@ -151,7 +151,7 @@ def variance_notes(known: Known, sampled: Mask) -> Iterator[str]:
 
 def _against_sizes(source: str, D: Vector, size: Vector) -> Iterator[str]:
     """Variances fall as 1/n and standard deviations as 1/√n: the slope of log D on log n is -1 or -1/2."""
-    there = np.isfinite(size) & (size > 0)
+    there = np.isfinite(size) & (size > 0) & (D > 0)
     x, y = np.log(size[there]), np.log(D[there])
     if x.size < ENOUGH_SIZES or x.std() < SPREAD_SIZES:
         return
