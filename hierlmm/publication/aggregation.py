@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.area.tables import ratio
 from hierlmm.publication.covariance import Whole
-from hierlmm.publication.estimates import AreaEstimates, estimates_of
+from hierlmm.publication.estimates import AreaEstimates
 from hierlmm.publication.keyed import Keys, group_name, groups, numbers, require_nonnegative
 from hierlmm.publication.marginals import monte_carlo_error, normal
+from hierlmm.publication.reading import estimates_of
 from hierlmm.publication.text import lines_of, table
 
 Vector = NDArray[np.float64]
@@ -150,10 +151,11 @@ def summed(estimates: AreaEstimates, W: Matrix, keys: Keys) -> AreaEstimates:
         keys=keys,
         estimate=estimate,
         errors=errors,
-        known=None if estimates.known is None else Whole(estimates.known.between(W)),
+        gap=None if estimates.gap is None else Whole(estimates.gap.between(W)),
         exists=np.ones(len(W), dtype=bool),
         marginals=nodes.marginals() if nodes else normal(estimate, errors.diagonal()) if normal_before else None,
         nodes=nodes,
+        bent=None,
         draws=None if estimates.draws is None else estimates.draws @ W.T,
         direct=direct,
         direct_covariance=Whole(direct_covariance),

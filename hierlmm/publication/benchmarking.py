@@ -4,7 +4,7 @@ With weights W (R, M), totals t (R,) and the slope Q of the method in the totals
 the error is (I − QW) e + Q (error of t). So, Σ being the covariance matrix of e and T that of the totals,
 
     known exactly or with error   (I − QW) Σ (I − QW)' + Q T Q'
-    internal, t = Wy, of a fit    Σ + Q W Cov(y − θ̂) W' Q',  Cov(y − θ̂) = D − (Σ if A were known)
+    internal, t = Wy, of a fit    Σ + Q W Cov(y − θ̂) W' Q'
 
 Of a posterior, whose distribution is moved as it stands, factors f multiply its errors too: diag(f) Σ diag(f) is in
 the place of Σ.
@@ -31,9 +31,10 @@ from hierlmm.frequentist.bootstrap.arguments import finite, generator_of
 from hierlmm.publication.adjustment import Adding, Adjustment, Scaling, refuse_stuck, spreading
 from hierlmm.publication.benchmarked import Benchmarked, ErrorMethod, Method
 from hierlmm.publication.covariance import ROUNDING, Adjusted, ErrorCovariance, Factored, Rescaled, rescaled, root
-from hierlmm.publication.estimates import AreaEstimates, estimates_of
+from hierlmm.publication.estimates import AreaEstimates
 from hierlmm.publication.keyed import numbers, refuse
 from hierlmm.publication.marginals import Marginals, normal
+from hierlmm.publication.reading import estimates_of
 from hierlmm.publication.totals import Constraints, Of, Unlisted, constraints_of
 
 Vector = NDArray[np.float64]
@@ -104,8 +105,9 @@ def benchmark(
         source=f"{estimates.source}, benchmarked",
         estimate=np.where(estimates.exists, after, np.nan),
         errors=_errors(estimates, constraints, by, before, after),
-        known=None,
+        gap=None,
         nodes=None,
+        bent=None,
         draws=_draws(estimates, constraints, by, seed),
     )
     simulated: tuple[str, ...] = ()
@@ -145,8 +147,8 @@ def _checks(estimates: AreaEstimates, constraints: Constraints, before: Vector) 
     own = W @ before
     spread = estimates.errors.between(W)
     gap = spread + constraints.noise
-    if constraints.known == "internal" and estimates.known is not None:
-        gap = estimates.direct_covariance.between(W) - estimates.known.between(W)
+    if constraints.known == "internal" and estimates.gap is not None:
+        gap = estimates.gap.between(W)
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.where(own != 0, target / own, np.nan)
         z = (target - own) / np.sqrt(np.maximum(np.diagonal(gap), 0.0))
@@ -222,13 +224,12 @@ def _errors(
     if estimates.half == "posterior":
         moved = (after - before)[:, None]
         return Adjusted(estimates.errors, moved, np.zeros_like(moved.T), np.ones((1, 1)))
-    if estimates.known is None:
+    if estimates.gap is None:
         raise FitError(
             "Internal totals are those of the direct estimates a fit was made from; these estimates were moved since. "
             "Benchmark the fit itself."
         )
-    gap = estimates.direct_covariance.between(W) - estimates.known.between(W)
-    return Adjusted(estimates.errors, Q, np.zeros_like(W), gap)
+    return Adjusted(estimates.errors, Q, np.zeros_like(W), estimates.gap.between(W))
 
 
 def _draws(

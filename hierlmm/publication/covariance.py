@@ -9,17 +9,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from hierlmm.likelihood.area.errors_matrix import ErrorMatrix
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 # A variance this small beside the terms whose difference it is has no digits left: it is zero.
 ROUNDING = 1e-12
+
+
+class FitMatrix(Protocol):
+    """What the matrices of errors of all kinds of fits have."""
+
+    @property
+    def size(self) -> int: ...
+    def times(self, V: Matrix) -> Matrix: ...
+    def diagonal(self) -> Vector: ...
+    def sample(self, size: int, rng: np.random.Generator) -> Matrix: ...
 
 
 class ErrorCovariance(ABC):
@@ -106,7 +115,7 @@ class Whole(ErrorCovariance):
 class OfFit(ErrorCovariance):
     """Σ as a fit holds it."""
 
-    matrix: ErrorMatrix
+    matrix: FitMatrix
 
     @property
     def size(self) -> int:

@@ -14,26 +14,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.bayes.arearesults import AreaPosterior
-from hierlmm.design.types import AreaDesign
 from hierlmm.errors import FitError, listed
-from hierlmm.frequentist.area.results import AreaFit
-from hierlmm.likelihood.area.moments import blup
-from hierlmm.publication.covariance import ErrorCovariance, Factored, OfFit, of_draws
+from hierlmm.publication.bent import Bent
+from hierlmm.publication.covariance import ErrorCovariance
 from hierlmm.publication.keyed import Keys
-from hierlmm.publication.marginals import Marginals, normal, tails
-from hierlmm.publication.nodes import Nodes, nodes_of
+from hierlmm.publication.marginals import Marginals, tails
+from hierlmm.publication.nodes import Nodes
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Half = Literal["fit", "posterior"]
-
-REMEDY = (
-    "Remove them, or let the model predict them too: rows without a direct estimate, and "
-    'hl.fay_herriot(..., unsampled="synthetic").'
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,10 +36,11 @@ class AreaEstimates:
     half       "fit": Gaussian errors about the estimates; "posterior": a distribution of the areas themselves
     source     where they come from, in words
     estimate   (M,), units of the response; errors their covariance matrix, or the posterior's
-    known      covariance matrix of the errors of a fit if its variances were known; None where there is none
+    gap        covariance matrix of direct estimate − estimate in a fit, zero outside it; None where it is not known
     exists     (M,) where estimate and error exist; elsewhere they are numbers that mean nothing
     marginals  the distribution of each area; None where only draws tell it
     nodes      the exact joint posterior; None where there is none
+    bent       the scale on which a fit is Gaussian, where it is another; None: it is that of the estimates
     draws      (chains, S, M) draws of a posterior; None for a fit, and where none were asked for
     direct     (M,) direct estimates, nan where there is none; direct_covariance that of their sampling errors
     role       (M,) sampled, direct or unsampled, as in AreaDesign
@@ -59,10 +52,11 @@ class AreaEstimates:
     source: str
     estimate: Vector
     errors: ErrorCovariance
-    known: ErrorCovariance | None
+    gap: ErrorCovariance | None
     exists: Mask
     marginals: Marginals | None
     nodes: Nodes | None
+    bent: Bent | None
     draws: Array | None
     direct: Vector
     direct_covariance: ErrorCovariance
@@ -113,92 +107,3 @@ class AreaEstimates:
                 f"Each estimate must exist and have an error; it has none in {listed(self.areas[lost])}. The notes of "
                 "the result say why; give these areas weight 0, or use priors under which their moments exist."
             )
-
-
-def estimates_of(result: object) -> AreaEstimates:
-    """The common form of a fit, a posterior, or an earlier step. Raises FitError for anything else."""
-    if isinstance(result, AreaFit):
-        return _of_fit(result)
-    if isinstance(result, AreaPosterior):
-        return _of_posterior(result)
-    own = getattr(result, "estimates", None)
-    if isinstance(own, AreaEstimates):
-        return own
-    raise FitError(
-        "Publication starts from an area-level fit or posterior, or from what hl.aggregate or hl.benchmark made of "
-        f"one; found {type(result).__name__}. Fit hl.fay_herriot(...) with hl.fit or hl.posterior first."
-    )
-
-
-def keys_of(design: AreaDesign) -> Keys:
-    """Labels and columns of a design."""
-    return Keys(design.spec.random[0].group[0], design.areas, design.table, remedy=REMEDY)
-
-
-def _of_fit(fit: AreaFit) -> AreaEstimates:
-    design = fit.design
-    errors = OfFit(fit.error_matrix())
-    exists = np.isfinite(fit.eblup) & np.isfinite(fit.mse)
-    return AreaEstimates(
-        keys=keys_of(design),
-        half="fit",
-        source=f"EBLUP, area variance by {fit.method}",
-        estimate=fit.eblup,
-        errors=errors,
-        known=_known(fit),
-        exists=exists,
-        marginals=normal(fit.eblup, np.where(exists, errors.diagonal(), np.nan)),
-        nodes=None,
-        draws=None,
-        direct=np.where(design.role == "unsampled", np.nan, design.y),
-        direct_covariance=_direct(design),
-        role=design.role,
-        notes=fit.notes,
-    )
-
-
-def _known(fit: AreaFit) -> Factored:
-    """Covariance matrix of the errors if A were known to be as estimated: g1 area by area, g2 through β̂."""
-    design, into = fit.design, fit.design.sampled
-    y = design.y[into] - design.offset[into]
-    half = blup(fit.A_hat, y, design.X[into], design.D[into], design.X).half
-    return Factored(fit.g1, (1 - fit.gamma)[:, None] * half)
-
-
-def _of_posterior(posterior: AreaPosterior) -> AreaEstimates:
-    design = posterior.design
-    draws = posterior.sample.variables["theta"][1]
-    drawn = draws.shape[0] * draws.shape[1] > 0
-    exact = nodes_of(posterior) if posterior.engine == "integrate" else None
-    theta = posterior.terms.theta
-    if exact is None and not drawn:
-        raise FitError("This posterior has neither an exact form nor draws: compute it again with draws=4000.")
-    errors = exact.covariance() if exact is not None else of_draws(draws.reshape(-1, draws.shape[-1]))
-    return AreaEstimates(
-        keys=keys_of(design),
-        half="posterior",
-        source={"integrate": "posterior mean, exact", "nuts": "posterior mean, by NUTS"}[posterior.engine],
-        estimate=theta.estimate,
-        errors=errors,
-        known=None,
-        exists=np.isfinite(theta.estimate) & np.isfinite(theta.se),
-        marginals=None if exact is None else exact.marginals(),
-        nodes=exact,
-        draws=draws if drawn else None,
-        direct=np.where(design.role == "unsampled", np.nan, design.y),
-        direct_covariance=_direct(design),
-        role=design.role,
-        notes=posterior.notes,
-    )
-
-
-def _direct(design: AreaDesign) -> Factored:
-    """Covariance matrix of the sampling errors."""
-    return Factored(np.where(design.role == "unsampled", 0.0, design.D), np.empty((len(design.areas), 0)))
-
-
-
-
-def is_plain(design: AreaDesign) -> bool:
-    """Whether areas and sampling errors are independent and the model is on the scale of the response."""
-    return all(getattr(design, name, None) is None for name in ("proximity", "covariance", "direct"))

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
 from hierlmm.frequentist.bootstrap.arguments import finite
-from hierlmm.publication.estimates import AreaEstimates, estimates_of
+from hierlmm.publication.estimates import AreaEstimates
 from hierlmm.publication.keyed import numbers
 from hierlmm.publication.marginals import monte_carlo_error
+from hierlmm.publication.reading import estimates_of
 from hierlmm.publication.text import lines_of, table
 
 Vector = NDArray[np.float64]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes import mixture
 from hierlmm.frequentist.area.tables import quantile
+from hierlmm.publication.bent import back, forward
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -20,25 +21,30 @@ SLAB = 4_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Marginals:
-    """M mixtures of K Gaussians: weight (K,) summing to one; mean and variance (K, M)."""
+    """M mixtures of K Gaussians: weight (K,) summing to one; mean and variance (K, M).
+
+    scale  the transformation on whose scale they are Gaussian; "" where it is that of the data
+    """
 
     weight: Vector
     mean: Matrix
     variance: Matrix
+    scale: str = ""
 
     def interval(self, level: float) -> tuple[Vector, Vector]:
         """Equal-tailed intervals: lower and upper (M,)."""
         tail = tails(level)
         if self.weight.size == 1:
             reach = quantile(level) * np.sqrt(self.variance[0])
-            return self.mean[0] - reach, self.mean[0] + reach
+            return self._back(self.mean[0] - reach), self._back(self.mean[0] + reach)
         lower, upper = mixture.quantiles(self.weight, self.mean, self.variance, tail)
-        return lower, upper
+        return self._back(lower), self._back(upper)
 
     def beyond(self, c: Vector, sign: float) -> Vector:
         """(M,) P(sign (θ_i − c_i) > 0)."""
         from scipy.special import ndtr
 
+        c = forward(self.scale, c) if self.scale else c
         away, sd = sign * (self.mean - c), np.sqrt(self.variance)
         with np.errstate(divide="ignore", invalid="ignore"):
             each = np.where(sd > 0, ndtr(away / sd), (away > 0).astype(np.float64))
@@ -51,12 +57,16 @@ class Marginals:
         mean, variance = self.mean.reshape(-1, 1), self.variance.reshape(-1, 1)
         size = max(1, SLAB // shares.size)
         some = (probability[a : a + size] for a in range(0, probability.size, size))
-        return np.concatenate([mixture.quantiles(shares, mean, variance, levels)[:, 0] for levels in some])
+        found = [mixture.quantiles(shares, mean, variance, levels)[:, 0] for levels in some]
+        return self._back(np.concatenate(found))
+
+    def _back(self, theta: Vector) -> Vector:
+        return back(self.scale, theta) if self.scale else theta
 
 
-def normal(estimate: Vector, mse: Vector) -> Marginals:
-    """Each area normal about its estimate."""
-    return Marginals(np.ones(1), estimate[None], mse[None])
+def normal(estimate: Vector, mse: Vector, scale: str = "") -> Marginals:
+    """Each area normal about its estimate, on the scale of a transformation or that of the data."""
+    return Marginals(np.ones(1), estimate[None], mse[None], scale)
 
 
 def tails(level: float) -> tuple[float, float]:

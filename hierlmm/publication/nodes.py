@@ -50,10 +50,10 @@ class Nodes:
         """(M, p) with reach reach' the covariance matrix that β contributes at node k."""
         return np.asarray(self.pull[k][:, None] * (self.basis @ self.roots[k].T))
 
-    def marginals(self) -> Marginals:
+    def marginals(self, scale: str = "") -> Marginals:
         """The distribution of each area by itself."""
         shared = np.stack([np.square(self.reach(k)).sum(axis=1) for k in range(self.weight.size)])
-        return Marginals(self.weight, self.mean, self.own + shared)
+        return Marginals(self.weight, self.mean, self.own + shared, scale)
 
     def image(self, W: Matrix) -> Nodes:
         """The nodes of R weighted sums, W (R, M), for R not large."""

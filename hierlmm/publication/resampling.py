@@ -17,7 +17,7 @@ from hierlmm.frequentist.bootstrap.arguments import check_count, generator_of, w
 from hierlmm.likelihood.area.many import estimate_many, predict_many
 from hierlmm.publication.adjustment import Adjustment
 from hierlmm.publication.covariance import root
-from hierlmm.publication.estimates import is_plain
+from hierlmm.publication.reading import is_plain
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

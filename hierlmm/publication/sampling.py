@@ -20,4 +20,7 @@ def joint_draws(estimates: AreaEstimates, draws: int, seed: int | np.random.Gene
     check_count("draws", draws, "draws", 4000, least=2)
     if seed is None:
         raise FitError("The areas of a fit are drawn about their estimates, which needs a seed; give one, as seed=1.")
-    return (estimates.estimate + estimates.errors.sample(draws, generator_of(seed)))[None]
+    rng = generator_of(seed)
+    if estimates.bent is not None:
+        return estimates.bent.sample(draws, rng)[None]
+    return (estimates.estimate + estimates.errors.sample(draws, rng))[None]

@@ -16,8 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.frequentist.bootstrap.arguments import check_count
-from hierlmm.publication.estimates import AreaEstimates, estimates_of
+from hierlmm.publication.estimates import AreaEstimates
 from hierlmm.publication.ranking import basis_notes, ranked
+from hierlmm.publication.reading import estimates_of
 from hierlmm.publication.sampling import joint_draws
 from hierlmm.publication.text import lines_of, table
 

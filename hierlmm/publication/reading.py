@@ -1,0 +1,179 @@
+"""From fits and posteriors of area-level models to the one form that publication works with."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.arearesults import AreaPosterior
+from hierlmm.design.types import AreaDesign
+from hierlmm.errors import FitError
+from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.likelihood.area.errors_matrix import ErrorMatrix
+from hierlmm.likelihood.area.moments import blup
+from hierlmm.publication.bent import Bent, slope
+from hierlmm.publication.covariance import ErrorCovariance, Factored, OfFit, Rescaled, Whole, of_draws, rescaled
+from hierlmm.publication.estimates import AreaEstimates
+from hierlmm.publication.keyed import Keys
+from hierlmm.publication.marginals import Marginals, normal
+from hierlmm.publication.nodes import Nodes, nodes_of
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+REMEDY = (
+    "Remove them, or let the model predict them too: rows without a direct estimate, and "
+    'hl.fay_herriot(..., unsampled="synthetic").'
+)
+
+
+def estimates_of(result: object) -> AreaEstimates:
+    """The common form of a fit, a posterior, or an earlier step. Raises FitError for anything else."""
+    if isinstance(result, AreaFit):
+        return _of_fit(result)
+    if isinstance(result, AreaPosterior):
+        return _of_posterior(result)
+    own = getattr(result, "estimates", None)
+    if isinstance(own, AreaEstimates):
+        return own
+    raise FitError(
+        "Publication starts from an area-level fit or posterior, or from what hl.aggregate or hl.benchmark made of "
+        f"one; found {type(result).__name__}. Fit hl.fay_herriot(...) with hl.fit or hl.posterior first."
+    )
+
+
+def is_plain(design: AreaDesign) -> bool:
+    """Whether areas and sampling errors are independent and the model is on the scale of the data."""
+    return design.proximity is None and design.covariance is None and design.spec.transformation is None
+
+
+def _keys(design: AreaDesign) -> Keys:
+    return Keys(design.spec.random[0].group[0], design.areas, design.table, remedy=REMEDY)
+
+
+def _of_fit(fit: AreaFit) -> AreaEstimates:
+    design, given = fit.design, fit.spec.transformation
+    errors: ErrorCovariance = OfFit(fit.error_matrix())
+    estimate, mse, gap, bent = fit.eblup, fit.mse, _gap(fit), None
+    marginals = normal(estimate, mse)
+    if given is not None:
+        taken = fit.back_transformed()
+        bent, marginals = Bent(given.name, fit.eblup, errors), normal(fit.eblup, mse, given.name)
+        estimate, mse = taken.estimate, taken.mse
+        errors, gap = rescaled(errors, mse), Rescaled(gap, slope(given.name, fit.eblup))
+    return AreaEstimates(
+        keys=_keys(design),
+        half="fit",
+        source=f"EBLUP, area variance by {fit.method}",
+        estimate=estimate,
+        errors=errors,
+        gap=gap,
+        exists=np.isfinite(estimate) & np.isfinite(mse),
+        marginals=marginals,
+        nodes=None,
+        bent=bent,
+        draws=None,
+        direct=_direct(design),
+        direct_covariance=_sampling(design),
+        role=design.role,
+        notes=fit.notes,
+    )
+
+
+def _gap(fit: AreaFit) -> ErrorCovariance:
+    """Covariance matrix of y − θ̂ at Â, zero outside the fit.
+
+    y − θ̂ = S V⁻¹ (y − Xβ̂), so that it is S P S, P = V⁻¹ − V⁻¹X(X'V⁻¹X)⁻¹X'V⁻¹: with S = D, B D − B X C X' B.
+    """
+    design, into = fit.design, fit.design.sampled
+    if design.proximity is not None or design.covariance is not None:
+        return Whole(_dense_gap(fit))
+    y = design.y[into] - design.offset[into]
+    half = blup(fit.A_hat, y, design.X[into], design.D[into], design.X).half
+    pull = np.where(into, 1 - fit.gamma, 0.0)
+    own = pull * np.where(into, design.D, 0.0)
+    return OfFit(ErrorMatrix(own, pull[:, None] * half, -np.eye(half.shape[1])))
+
+
+def _dense_gap(fit: AreaFit) -> Matrix:
+    """The same where effects or sampling errors are correlated, by matrices of the areas in the fit."""
+    design, into = fit.design, fit.design.sampled
+    M, X = len(design.areas), design.X[into]
+    effects = np.eye(M)
+    rho = getattr(fit, "rho_hat", np.nan)
+    if design.proximity is not None and np.isfinite(rho):
+        turn = np.eye(M) - rho * design.proximity
+        effects = np.linalg.solve(turn.T @ turn, np.eye(M))
+    S = np.diag(design.D[into]) if design.covariance is None else design.covariance[np.ix_(into, into)]
+    V = fit.A_hat * effects[np.ix_(into, into)] + S
+    VX, VS = np.linalg.solve(V, X), np.linalg.solve(V, S)
+    C = np.linalg.solve(X.T @ VX, VX.T @ S)
+    out = np.zeros((M, M))
+    out[np.ix_(into, into)] = S @ (VS - VX @ C)
+    return out
+
+
+def _of_posterior(posterior: AreaPosterior) -> AreaEstimates:
+    design, given = posterior.design, posterior.spec.transformation
+    draws = posterior.sample.variables["theta" if given is None else "mean"][1]
+    drawn = draws if draws.shape[0] * draws.shape[1] > 0 else None
+    exact = nodes_of(posterior) if posterior.engine == "integrate" and _is_mixture(design) else None
+    summary = posterior.terms.theta if posterior.mean is None else posterior.mean
+    return AreaEstimates(
+        keys=_keys(design),
+        half="posterior",
+        source={"integrate": "posterior mean, exact", "nuts": "posterior mean, by NUTS"}[posterior.engine],
+        estimate=summary.estimate,
+        errors=_spread(posterior, exact, drawn),
+        gap=None,
+        exists=np.isfinite(summary.estimate) & np.isfinite(summary.se),
+        marginals=_marginals(posterior, exact),
+        nodes=exact if given is None else None,
+        bent=None,
+        draws=drawn,
+        direct=_direct(design),
+        direct_covariance=_sampling(design),
+        role=design.role,
+        notes=posterior.notes,
+    )
+
+
+def _is_mixture(design: AreaDesign) -> bool:
+    """Whether areas given A are tied together by β alone."""
+    return design.proximity is None and design.covariance is None
+
+
+def _marginals(posterior: AreaPosterior, exact: Nodes | None) -> Marginals | None:
+    given = posterior.spec.transformation
+    return None if exact is None else exact.marginals("" if given is None else given.name)
+
+
+def _spread(posterior: AreaPosterior, exact: Nodes | None, draws: NDArray[np.float64] | None) -> ErrorCovariance:
+    """Covariance matrix of the posterior: exact, else of the draws; on a transformed scale with the exact variances."""
+    on_data_scale = posterior.spec.transformation is None
+    if exact is not None and on_data_scale:
+        return exact.covariance()
+    if draws is None and exact is None:
+        raise FitError("This posterior has neither an exact form nor draws: compute it again with draws=4000.")
+    found = of_draws(draws.reshape(-1, draws.shape[-1])) if draws is not None else None
+    if on_data_scale and found is not None:
+        return found
+    variance = np.square(posterior.areas["se"].to_numpy())
+    base = found if found is not None else exact.covariance()  # type: ignore[union-attr]
+    return rescaled(base, np.where(np.isfinite(variance), variance, 0.0))
+
+
+def _direct(design: AreaDesign) -> Vector:
+    """(M,) direct estimates on the scale of the data, nan where the model has none."""
+    given = design.y if design.direct is None else design.direct
+    return np.where(design.role == "unsampled", np.nan, given)
+
+
+def _sampling(design: AreaDesign) -> ErrorCovariance:
+    """Covariance matrix of the sampling errors on the scale of the data, zero where there is no direct estimate."""
+    lacking = design.role == "unsampled"
+    D = np.where(lacking, 0.0, design.D if design.direct_variance is None else design.direct_variance)
+    if design.covariance is None:
+        return Factored(D, np.empty((D.size, 0)))
+    outside = lacking[:, None] | lacking
+    return rescaled(Whole(np.where(outside, 0.0, design.covariance)), D)
