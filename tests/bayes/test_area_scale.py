@@ -153,6 +153,17 @@ def test_areas_known_exactly_stay_as_given():
     assert_allclose(posterior.predict(data)["estimate"].iloc[2], data["p"][2], rtol=1e-12)
 
 
+def test_a_posterior_in_a_file_is_read_as_it_was(tmp_path):
+    """Means on the scale of the data and their draws are kept."""
+    posterior = hl.posterior(spec("logit"), table(), draws=20, seed=1)
+
+    posterior.save(tmp_path / "posterior.hlm")
+    back = hl.read(tmp_path / "posterior.hlm")
+
+    pd.testing.assert_frame_equal(back.areas, posterior.areas)
+    assert_allclose(back.draws["posterior"]["mean"], posterior.draws["posterior"]["mean"], rtol=0)
+
+
 @pytest.mark.parametrize("name", SCALES)
 def test_the_pymc_model_has_the_means_on_the_scale_of_the_data(name):
     """`mean` (area) is g(theta), beyond the ends of the range too."""

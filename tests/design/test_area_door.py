@@ -104,11 +104,12 @@ def test_a_covariance_matrix_may_be_a_sequence_of_blocks():
         build(CORRELATED, areas(), {"S": [S.loc[pair, pair] for pair in (*pairs, NAMES[:2])]})
 
 
+EXTRA = [*NAMES[:9], "z"]
 MATRICES_REFUSED = [
     case(ring().to_numpy(), r"must have labels.*numpy.ndarray of shape \(10, 10\).*index=labels", id="no labels"),
     case(ring().to_numpy().tolist(), "must have labels", id="a list"),
     case(ring().iloc[1:, 1:], "W has no row for areas area 0", id="an area is missing"),
-    case(ring().rename({"area 9": "z"}).rename({"area 9": "z"}, axis=1), "no row for areas area 9.*no area z", id="extra"),
+    case(ring(index=EXTRA, columns=EXTRA), "no row for areas area 9.*have no area z", id="an area too many"),
     case(ring(index=[*NAMES[:9], "area 0"]), "in W area 0 stands more than once", id="a label stands twice"),
     case(ring(index=[*NAMES[:9], "z"]), "in W z labels only a row and area 9 only", id="39 rows and columns disagree"),
     case(ring(index=range(10), columns=range(10)), "have no area 0, 1, 2, 3, 4 and 5 more", id="positions for labels"),

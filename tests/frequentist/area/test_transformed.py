@@ -12,8 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 import hierlmm as hl
 from hierlmm.frequentist.area import fitting, transformed_bootstrap
 from hierlmm.frequentist.area.transformed import own_areas
+from hierlmm.likelihood.area.criterion import terms_and_factor
 from hierlmm.likelihood.area.exponentials import exponential_errors
 from hierlmm.likelihood.area.scales import SCALES
+from hierlmm.likelihood.area.variance import Solved
 
 DATA = Path(__file__).parents[2] / "data"
 AREAS = pd.read_csv(DATA / "eusilcA_areas.csv")
@@ -34,8 +36,13 @@ def at(monkeypatch):
 
     def fitted(spec, data, method, A):
         estimator = fitting.ON_WORKING[method]
+
+        def moved(work):
+            factored = terms_and_factor(np.array([A / work.basis.scale]), work)[1]
+            return Solved(replace(estimator(work).estimate, A=A), factored)
+
         with monkeypatch.context() as patched:
-            patched.setitem(fitting.ON_WORKING, method, lambda work: replace(estimator(work), A=A))
+            patched.setitem(fitting.ON_WORKING, method, moved)
             return hl.fit(spec, data, method)
 
     return fitted
@@ -285,3 +292,16 @@ def test_a_fit_without_a_transformation_is_not_taken_back():
 
     with pytest.raises(hl.FitError, match="this one has none"):
         hl.fit(spec, proportions()).back_transformed()
+
+
+@pytest.mark.parametrize("spec", [MEANS, SHARES])
+def test_a_fit_in_a_file_is_taken_back_as_before(spec, tmp_path):
+    """The scale is in the spec, direct estimates on both scales are made again from the table."""
+    table = AREAS.assign(MTMED=AREAS["MTMED"].where(AREAS.index > 2), Mean=AREAS["Mean"].where(AREAS.index > 2))
+    fit = hl.fit(replace(spec, residual=replace(spec.residual, unsampled="synthetic")), table)
+
+    fit.save(tmp_path / "fit.hlm")
+    back = hl.read(tmp_path / "fit.hlm")
+
+    pd.testing.assert_frame_equal(back.areas, fit.areas)
+    pd.testing.assert_frame_equal(back.model_scale, fit.model_scale)
