@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.frequentist.area.mse import Information, at_boundary, printed, variance_and_bias
+from hierlmm.frequentist.area.mse import Information, expansion_fails, printed, variance_and_bias
 from hierlmm.frequentist.area.mse_results import AreaMSE, negative_note
 from hierlmm.likelihood.area.errors import ErrorTerms, error_terms, positive
 from hierlmm.likelihood.area.errors_kurtosis import fourth_cumulant, kurtosis_terms
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 Vector = NDArray[np.float64]
 
 OUTSIDE = (
-    "Â is at the boundary (0, or positive by its adjustment alone), where an expansion around Â says nothing: use "
-    'kind="default", which holds there.'
+    "An expansion around Â says nothing here (Â is at the boundary, or the formula is negative somewhere): use "
+    'kind="default", which holds.'
 )
 
 
@@ -40,7 +40,7 @@ def held(fit: AreaFit, information: Information) -> AreaMSE:
         from hierlmm.frequentist.area.fitting import FITS
 
         fit = FITS[fit.method](fit.design, information)
-    behind = "not used" if at_boundary(fit.certificate) else printed(fit.method, information)
+    behind = "not used" if expansion_fails(fit.certificate, fit.mse_unbiased) else printed(fit.method, information)
     return _result(fit, "default", fit.mse_kind, behind, fit.mse_unbiased, fit.mse, ())
 
 
@@ -115,7 +115,7 @@ def _terms(fit: AreaFit, information: Information) -> tuple[ErrorTerms, float]:
 
 
 def _outside(fit: AreaFit) -> tuple[str, ...]:
-    return (OUTSIDE,) if at_boundary(fit.certificate) else ()
+    return (OUTSIDE,) if expansion_fails(fit.certificate, fit.mse_unbiased) else ()
 
 
 def _result(

@@ -5,14 +5,17 @@ For a prediction θ̂ of θ_i that is any function of the data, with θ̂(A) the
     E[(θ̂ − θ_i)² | y] = ∫ (g1 + g2)(A) p(A|y) dA + Var_p[θ̂(A)] + (θ̂ − E_p θ̂(A))²
 
 where p(A|y) ∝ exp ℓ_REML(A) π(A) is the posterior of A under a flat prior on β. It supposes nothing of the estimate of
-A, so it holds at Â = 0, where an expansion around Â does not; it is positive, and needs no simulation. With the prior
+A, so it holds at Â = 0, where an expansion around Â does not; it is positive, and needs no simulation. The prior is
 
-    π_i(A) = (A + D_i)² Σ_j (A + D_j)⁻²
+    π_i(A) = (A + D_i)² (A + D̃)⁻²,   D̃ the median of the D_j
 
-the posterior variance is without bias to second order for the mean squared error of the EBLUP of area i (Datta, Rao
-and Smith 2005, Biometrika 92:183-196). As D_i grows it becomes Σ_j (A + D_j)⁻², which serves areas without a direct
-estimate. π_i leaves a proper posterior with m > p + 2 areas; with fewer, that proper factor serves all of them. A
-prediction at covariates that are not the area's own has an error that grows with A, and needs m > p + 4 for π_i.
+For equal D_j, and nearly where they differ little, that is (A + D_i)² Σ_j (A + D_j)⁻², under which the posterior
+variance has no bias of second order for the mean squared error of the EBLUP of area i (Datta, Rao and Smith 2005,
+Biometrika 92:183-196); for an area at the median it is flat. Where a few D_j are far below the others that sum is
+theirs alone and goes with 1/A² up to the middle of the D_j: given Â = 0 its answers were far too small in simulations.
+As D_i grows π_i becomes (A + D̃)⁻², which serves areas without a direct estimate. π_i leaves a proper posterior with
+m > p + 2 areas; with fewer, that proper factor serves all of them. A prediction at covariates that are not the area's
+own has an error that grows with A, and needs m > p + 4 for π_i.
 """
 
 from __future__ import annotations
@@ -49,11 +52,13 @@ class Lattice:
 
     A       (N,) nodes, increasing
     weight  (N,) log of quadrature weight times exp ℓ_REML(A) Σ_j (A + D_j)⁻²
+    even    (N,) log of the same with (A + D̃)⁻² in the place of the sum
     root, delta  of the weighted least squares at each node: see `working.Factor`
     """
 
     A: Vector
     weight: Vector
+    even: Vector
     root: Array
     delta: Matrix
 
@@ -88,7 +93,7 @@ def integrated_errors(A_hat: float, y: Vector, X: Matrix, D: Vector, rows: Matri
     own      (k,) which of the m areas the effect v is that of; -1: of one without a direct estimate, v̂ = 0
     """
     work = working(y, X, D)
-    lattice = _lattice(work)
+    lattice = lattice_over_A(work)
     at = _predicting(A_hat, work)
     errors = [
         _errors(part, at, lattice, X.shape[0] - X.shape[1]) for part in _parts(rows, own, X, lattice.A.size, work)
@@ -99,15 +104,15 @@ def integrated_errors(A_hat: float, y: Vector, X: Matrix, D: Vector, rows: Matri
 def integrated_factor(
     A_hat: float, y: Vector, X: Matrix, D: Vector, rows: Matrix, own: Positions
 ) -> tuple[Vector, Matrix]:
-    """d (k,) and F (k, r), with diag(d) + F F' the matrix E[(θ̂ − θ)(θ̂ − θ)' | y] under the prior Σ_j (A + D_j)⁻².
+    """d (k,) and F (k, r), with diag(d) + F F' the matrix E[(θ̂ − θ)(θ̂ − θ)' | y] under the prior (A + D̃)⁻².
 
     One prior serves all areas here, so that the matrix is that of one posterior. Arguments as `integrated_errors`;
     each area occurs once in `own`. F has as few columns as hold the matrix to rounding error.
     """
     work = working(y, X, D)
-    lattice = _lattice(work)
+    lattice = lattice_over_A(work)
     at = _predicting(A_hat, work)
-    weight = np.exp(lattice.weight - lattice.weight.max())
+    weight = np.exp(lattice.even - lattice.even.max())
     weight /= weight.sum()
     independent, columns = [], []
     for part in _parts(rows, own, X, lattice.A.size, work):
@@ -124,7 +129,7 @@ def _errors(rows: Rows, at: Lattice, lattice: Lattice, contrasts: int) -> Vector
     g1, tilt, moved = _pieces(rows, at, lattice)
     needed = np.where(rows.apart.any(axis=1), ELSEWHERE, OWN)
     D = np.where(contrasts > needed, rows.D, np.inf)
-    log_weight = lattice.weight[:, None] + 2 * np.log1p(lattice.A[:, None] / D)
+    log_weight = lattice.even[:, None] + 2 * np.log1p(lattice.A[:, None] / D)
     weight = np.exp(log_weight - log_weight.max(axis=0))
     total = g1 + np.square(tilt).sum(axis=2) + np.square(moved)
     return np.asarray((weight * total).sum(axis=0) / weight.sum(axis=0))
@@ -165,7 +170,7 @@ def _parts(rows: Matrix, own: Positions, X: Matrix, nodes: int, work: Working) -
         )
 
 
-def _lattice(work: Working) -> Lattice:
+def lattice_over_A(work: Working) -> Lattice:
     """Nodes over the range in which any of the integrands counts."""
     low, high = _range(work)
     panels = max(PANELS, math.ceil((high - low) / WIDTH))
@@ -173,22 +178,25 @@ def _lattice(work: Working) -> Lattice:
     width = (high - low) / panels
     t = low + width * (np.arange(panels)[:, None] + (x + 1) / 2).ravel()
     found = _at(t, work)
-    return Lattice(found.A, found.weight + np.log(np.tile(w, panels)), found.root, found.delta)
+    rule = np.log(np.tile(w, panels))
+    return Lattice(found.A, found.weight + rule, found.even + rule, found.root, found.delta)
 
 
 def _predicting(A_hat: float, work: Working) -> Lattice:
     """The one node that the predictions were made at, A_hat in the units of the data."""
     A = np.array([A_hat / work.basis.scale])
     root, delta, _, _ = _fitted(A, work)
-    return Lattice(A, np.zeros(1), root, delta)
+    return Lattice(A, np.zeros(1), np.zeros(1), root, delta)
 
 
 def _at(t: Vector, work: Working) -> Lattice:
-    """t = log(1 + A/min D) (N,) with the log of exp ℓ_REML(A) Σ_j (A + D_j)⁻² dA/dt, up to a constant."""
+    """The lattice at t = log(1 + A/min D) (N,) with dA/dt for the quadrature weight, logs up to a constant."""
     low = float(work.basis.D.min())
     A = low * np.expm1(t)
     root, delta, minus_2, common = in_chunks(_fitted, A, work)
-    return Lattice(A, t - minus_2 / 2 + np.log(common), root, delta)
+    density = t - minus_2 / 2
+    even = density - 2 * np.log1p(A / float(np.median(work.basis.D)))
+    return Lattice(A, density + np.log(common), even, root, delta)
 
 
 def _fitted(A: Vector, work: Working) -> tuple[Array, ...]:
@@ -229,7 +237,8 @@ def _counting(t: Vector, work: Working) -> tuple[int, int]:
     """First and last of the points t at which the integrand of some row counts."""
     found = _at(t, work)
     growth = _growth(work.basis.Q.shape[0] - work.basis.Q.shape[1])
-    extremes = [found.weight + power * t for power in (0.0, 1.0, 1.0 + growth)]
+    powers = (0.0, 1.0, 1.0 + growth)
+    extremes = [weight + power * t for weight in (found.weight, found.even) for power in powers]
     counts = np.any([values > values.max() - DROP for values in extremes], axis=0)
     where = np.flatnonzero(counts)
     return int(where[0]), int(where[-1])
@@ -237,6 +246,7 @@ def _counting(t: Vector, work: Working) -> tuple[int, int]:
 
 def _compressed(F: Matrix) -> Matrix:
     """A matrix of as few columns as have the same F F' to rounding error."""
-    values, vectors = np.linalg.eigh(F.T @ F)
-    kept = values > values[-1] * F.shape[1] * np.finfo(np.float64).eps
-    return np.asarray(F @ vectors[:, kept])
+    wide = F.shape[1] > F.shape[0]
+    values, vectors = np.linalg.eigh(F @ F.T if wide else F.T @ F)
+    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]) if wide else F @ vectors[:, kept])

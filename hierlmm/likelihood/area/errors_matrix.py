@@ -63,7 +63,8 @@ class ErrorMatrix:
 
     def dense(self) -> Matrix:
         """(M, M) the matrix itself."""
-        return np.asarray(np.diag(self.own) + self.factor @ self.core @ self.factor.T)
+        shared = self.factor @ self.core @ self.factor.T
+        return np.asarray(np.diag(self.own) + (shared + shared.T) / 2)
 
     def scaled(self, by: Vector) -> ErrorMatrix:
         """Rows and columns times `by` (M,)."""

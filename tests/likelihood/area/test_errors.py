@@ -40,7 +40,7 @@ def brute_force(A_hat, y, X, D, x, i, prior):
     C = np.linalg.inv(M)
     beta = np.einsum("npq,nq->np", C, (w * y) @ X)
     loglik = (np.log(w).sum(1) - np.linalg.slogdet(M)[1] - (w * np.square(y - beta @ X.T)).sum(1)) / 2
-    log_p = loglik + np.log(np.square(w).sum(1)) + prior(A) + np.log(np.sqrt(s)) - 2 * np.log(1 - s)
+    log_p = loglik - 2 * np.log(A + np.median(D)) + prior(A) + np.log(np.sqrt(s)) - 2 * np.log(1 - s)
     p = np.exp(log_p - log_p.max())
     p /= p.sum()
     gamma = A / (A + D[i]) if i >= 0 else np.zeros_like(A)
@@ -160,7 +160,7 @@ def test_rows_and_columns_are_scaled_to_a_given_diagonal():
 @pytest.mark.parametrize("name", ["boundary_b1", "boundary_b15"])
 @pytest.mark.parametrize("A_hat", [0.0, 0.4])
 def test_averaged_errors_equal_a_brute_force_integral(name, A_hat):
-    """An area's own mean, a mean elsewhere, an area effect, and an unsampled area; prior (A + D_i)² Σ(A + D)⁻²."""
+    """An area's own mean, a mean elsewhere, an area effect, and an unsampled area; prior (A + D_i)²/(A + D̃)²."""
     y, X, D = case(name)
     i, x = 2, np.array([1.0, 0.3])
     rows = np.vstack([X[i], x, np.zeros(2), x])
@@ -176,7 +176,7 @@ def test_averaged_errors_equal_a_brute_force_integral(name, A_hat):
 
 
 def test_the_averaged_matrix_is_that_of_one_posterior():
-    """Its diagonal is the integral under Σ(A + D)⁻²; it is positive definite; unsampled areas covary through β."""
+    """Its diagonal is the integral under (A + D̃)⁻²; it is positive definite; unsampled areas covary through β."""
     y, X, D = case("boundary_b1")
     rows, own = np.vstack([X, [1.0, 2.0]]), np.append(np.arange(len(D)), -1)
 
