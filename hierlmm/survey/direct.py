@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,16 @@ from hierlmm.survey.direct_results import NO_RECORDS, ONE_SIDED, SINGLE_UNIT, ZE
 from hierlmm.survey.estimates import Estimate, estimate
 from hierlmm.survey.indicators import Indicator
 from hierlmm.survey.limits import korn_graubard, one_sided, t_limits
-from hierlmm.survey.plan import DirectOptions, Plan, make_plan
+from hierlmm.survey.plan import (
+    LEVEL,
+    AreasAre,
+    Estimator,
+    Plan,
+    Quantity,
+    SinglePSU,
+    VarianceKind,
+    make_plan,
+)
 from hierlmm.survey.pooled import pooled_design_effect
 from hierlmm.survey.sample import Sample, read_sample
 from hierlmm.survey.units import units_of
@@ -23,15 +32,27 @@ Vector = NDArray[np.float64]
 
 
 def direct_estimates(
-    records: object, variable: str | Indicator, *, area: str, **options: Unpack[DirectOptions]
+    records: object,
+    variable: str | Indicator,
+    *,
+    area: str,
+    quantity: Quantity | None = None,
+    estimator: Estimator | None = None,
+    weights: str | None = None,
+    population: object = None,
+    strata: str | None = None,
+    clusters: str | None = None,
+    areas: AreasAre | None = None,
+    variance: VarianceKind | None = None,
+    single_psu: SinglePSU = "error",
+    missing_codes: Sequence[float] = (),
+    level: float = LEVEL,
 ) -> DirectEstimates:
     """Means, totals or proportions by area from unit records, with their design variances.
 
     records   pandas, polars or pyarrow table, one row a unit of the sample
     variable  column, or `hl.HeadCount(column, line)`, `hl.PovertyGap(column, line)`
     area      column of the area labels
-
-    Options, all by name:
 
     quantity    "mean"; "total"; "proportion": a mean of zeros and ones, with the limits of Korn and Graubard. Default
                 "mean", for a head count "proportion"
@@ -61,8 +82,27 @@ def direct_estimates(
     "single_unit". Raises SpecError for choices that contradict one another and DesignError for records that do not
     carry them, naming areas and rows.
     """
-    plan = make_plan(variable, area, options)
-    sample = read_sample(records, variable, plan, options.get("population"))
+    plan = make_plan(
+        variable,
+        area,
+        {
+            "quantity": quantity,
+            "estimator": estimator,
+            "weights": weights,
+            "population": population,
+            "strata": strata,
+            "clusters": clusters,
+            "areas": areas,
+            "variance": variance,
+            "single_psu": single_psu,
+            "missing_codes": missing_codes,
+            "level": level,
+        },
+    )
+    return _estimated(plan, read_sample(records, variable, plan, population))
+
+
+def _estimated(plan: Plan, sample: Sample) -> DirectEstimates:
     estimated = estimate(sample, plan)
     spread = _spread(sample, plan, estimated.terms)
     role = _role(plan, estimated, spread)

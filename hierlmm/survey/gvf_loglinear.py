@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design import build_lmm, encode
+from hierlmm.design.types import LMMDesign
 from hierlmm.errors import DesignError, SpecError, listed
 from hierlmm.spec.build import lmm
 from hierlmm.spec.formula import term_columns
@@ -29,33 +30,15 @@ def log_linear(model: LogLinearGVF, raw: Raw, usable: Mask, sampled: Mask) -> Fu
     """
     spec, relative = _spec(model, raw)
     table = _table(raw, spec, relative)
-    if int(usable.sum()) < 2:
-        raise DesignError(
-            "A variance function is fitted over areas with positive variances; there are "
-            f"{int(usable.sum())}. Give the variances another way."
-        )
-    design = build_lmm(spec, table[usable])
-    if len(design.dropped):
-        raise DesignError(
-            "Each area must have what the variance function reads; "
-            f"{listed(dict.fromkeys(name for names in design.dropped.columns for name in names))} is missing for areas "
-            f"{listed(design.dropped.rows)}. Fill it in, or leave it out of the formula."
-        )
+    design = _design(spec, table[usable])
     y, X = design.y - design.offset, design.X
     m, p = X.shape
-    if m <= p:
-        raise DesignError(
-            f"There must be more areas than coefficients; the variance function has {p} coefficients for {m} areas "
-            "with a positive variance. Use a simpler formula."
-        )
     alpha, cov, s2 = _least_squares(y, X)
-    residual = y - X @ alpha
-    fitted = np.exp(design.offset + X @ alpha)
-    own = np.exp(design.y)
+    residual, fitted = y - X @ alpha, np.exp(design.offset + X @ alpha)
     factor = {
         "smearing": float(np.exp(residual).mean()),
         "lognormal": float(np.exp(s2 / 2)),
-        "ratio": float(own.sum() / fitted.sum()),
+        "ratio": float(np.exp(design.y).sum() / fitted.sum()),
     }[model.correction]
     smoothed = np.full(len(usable), np.nan)
     smoothed[usable] = factor * fitted
@@ -74,6 +57,29 @@ def log_linear(model: LogLinearGVF, raw: Raw, usable: Mask, sampled: Mask) -> Fu
         beside={},
         notes=tuple(_notes(design.aliased)),
     )
+
+
+def _design(spec: ModelSpec, table: pd.DataFrame) -> LMMDesign:
+    """The regression's design; refuses too few areas and areas without what it reads."""
+    if len(table) < 2:
+        raise DesignError(
+            f"A variance function is fitted over areas with positive variances; there are {len(table)}. Give the "
+            "variances another way."
+        )
+    design = build_lmm(spec, table)
+    if lost := design.dropped:
+        names = dict.fromkeys(name for names in lost.columns for name in names)
+        raise DesignError(
+            f"Each area must have what the variance function reads; {listed(names)} is missing for areas "
+            f"{listed(lost.rows)}. Fill it in, or leave it out of the formula."
+        )
+    m, p = design.X.shape
+    if m <= p:
+        raise DesignError(
+            f"There must be more areas than coefficients; the variance function has {p} coefficients for {m} areas "
+            "with a positive variance. Use a simpler formula."
+        )
+    return design
 
 
 def _spec(model: LogLinearGVF, raw: Raw) -> tuple[ModelSpec, bool]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from hierlmm.errors import DesignError, SpecError, listed
+from hierlmm.errors import DesignError, listed
 from hierlmm.survey.direct_results import DirectEstimates
-from hierlmm.survey.keys import matched, unique_labels
+from hierlmm.survey.keys import matched
+from hierlmm.survey.plan import chosen
 from hierlmm.survey.population import check_at_least
 from hierlmm.survey.smoothing_results import SmoothedVariances
-from hierlmm.survey.tables import numbers, whole_table
+from hierlmm.survey.tables import area_labels, numbers, whole_table
+
+Codes = NDArray[np.intp]
 
 Unsampled = Literal["error", "synthetic", "drop"]
 Uncovered = Literal["error", "drop"]
@@ -61,33 +65,27 @@ def join_areas(
         ("uncovered", uncovered, Uncovered),
         ("order", order, Order),
     ):
-        if value not in get_args(kinds):
-            known = ", ".join(map(repr, get_args(kinds)))
-            raise SpecError(f"`{name}` is one of {known}; found {value!r}. Use one of these.")
+        chosen(name, value, kinds)
     ours, theirs = direct_table(direct, area), whole_table(covariates)
     other = area if covariate_area is None else covariate_area
-    a, b = _labels(ours, area, DIRECT), _labels(theirs, other, COVARIATES)
+    a, b = area_labels(ours, area, DIRECT), area_labels(theirs, other, COVARIATES)
     at = matched(a, b, DIRECT, COVARIATES)
     alone, unmet = at < 0, ~np.isin(np.arange(len(b)), at)
     _check_partners(a[alone], b[unmet], unsampled, uncovered)
     if alone.all():
         raise DesignError(
-            f"There must be areas in both tables; none of {listed(a)} is in {COVARIATES}, which have {listed(b)}. "
-            "Check that both name their areas in the same way."
+            f"There must be areas in both tables; of {len(a)} ({listed(a)}) none is among the {len(b)} of {COVARIATES} "
+            f"({listed(b)}). Check that both name their areas in the same way."
         )
     _check_columns(ours, theirs, area, other)
     if population is not None:
         _check_sizes(ours, theirs, a, at, size, population)
-    back = np.full(len(b), -1, dtype=np.intp)
-    back[at[~alone]] = np.flatnonzero(~alone)
+    left, right = _rows(at, unmet, unsampled, order)
     if order == "covariates":
-        right = np.flatnonzero(~unmet if unsampled != "synthetic" else np.ones(len(b), dtype=bool))
-        key = theirs[other]
+        key = theirs[other].iloc[right].reset_index(drop=True)
     else:
-        right = np.concatenate([at[~alone], np.flatnonzero(unmet) if unsampled == "synthetic" else np.arange(0)])
-        key = ours[area]
-    left = back[right]
-    columns = {area: _keys(key, b[right] if order == "direct" else None, left, right)}
+        key = pd.Series(b[right]) if (left < 0).any() else ours[area].iloc[left].reset_index(drop=True)
+    columns = {area: key}
     columns |= {name: _taken(ours[name], left) for name in ours.columns if name != area}
     columns |= {name: theirs[name].iloc[right].reset_index(drop=True) for name in theirs.columns if name != other}
     joined = pd.DataFrame(columns)
@@ -116,14 +114,6 @@ def _source(direct: object) -> str:
     return "smoothed variances" if isinstance(direct, SmoothedVariances) else "a table"
 
 
-def _labels(table: pd.DataFrame, name: str, where: str) -> pd.Index:
-    if name not in table:
-        raise DesignError(
-            f"The areas of {where} are in one of its columns; {name} is missing. Columns: {listed(table.columns)}."
-        )
-    return unique_labels(name, pd.Index(table[name]), where)
-
-
 def _check_partners(alone: pd.Index, unmet: pd.Index, unsampled: Unsampled, uncovered: Uncovered) -> None:
     if len(alone) and uncovered == "error":
         raise DesignError(
@@ -138,6 +128,9 @@ def _check_partners(alone: pd.Index, unmet: pd.Index, unsampled: Unsampled, unco
 
 
 def _check_columns(ours: pd.DataFrame, theirs: pd.DataFrame, area: str, other: str) -> None:
+    for table, where in ((ours, DIRECT), (theirs, COVARIATES)):
+        if twice := list(dict.fromkeys(table.columns[table.columns.duplicated()])):
+            raise DesignError(f"A column has a name of its own; {listed(twice)} stands twice in {where}. Rename it.")
     left = {name for name in ours.columns if name != area} | {area}
     right = {name for name in theirs.columns if name != other}
     if both := [name for name in theirs.columns if name in left & right]:
@@ -147,7 +140,7 @@ def _check_columns(ours: pd.DataFrame, theirs: pd.DataFrame, area: str, other: s
 
 
 def _check_sizes(
-    ours: pd.DataFrame, theirs: pd.DataFrame, labels: pd.Index, at: np.ndarray, size: str, population: str
+    ours: pd.DataFrame, theirs: pd.DataFrame, labels: pd.Index, at: Codes, size: str, population: str
 ) -> None:
     N = numbers(theirs, population, "Population sizes")[at]
     n = numbers(ours, size, "Sample sizes")
@@ -155,16 +148,17 @@ def _check_sizes(
     check_at_least(N[known], n[known].astype(np.intp), labels[known])
 
 
-def _keys(key: pd.Series, labels: pd.Index | None, left: np.ndarray, right: np.ndarray) -> pd.Series:
-    """The labels of the result, in the type of the table whose order it has."""
-    if labels is None:
-        return key.iloc[right].reset_index(drop=True)
-    if (left >= 0).all():
-        return key.iloc[left].reset_index(drop=True)
-    return pd.Series(labels)
+def _rows(at: Codes, unmet: NDArray[np.bool_], unsampled: Unsampled, order: Order) -> tuple[Codes, Codes]:
+    """Rows of the two tables that make up each row of the result; -1 where there is no direct estimate."""
+    partner = np.full(len(unmet), -1, dtype=np.intp)
+    partner[at[at >= 0]] = np.flatnonzero(at >= 0)
+    alone = np.flatnonzero(unmet) if unsampled == "synthetic" else np.arange(0)
+    right = np.concatenate([at[at >= 0], alone])
+    right = np.sort(right) if order == "covariates" else right
+    return partner[right], right
 
 
-def _taken(column: pd.Series, rows: np.ndarray) -> pd.Series:
+def _taken(column: pd.Series, rows: Codes) -> pd.Series:
     """The column at the rows, missing at -1."""
     if (rows >= 0).all():
         return column.iloc[rows].reset_index(drop=True)

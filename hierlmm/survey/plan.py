@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
+
+import numpy as np
 
 from hierlmm.errors import SpecError
 from hierlmm.survey.indicators import HeadCount, Indicator, PovertyGap
@@ -29,7 +32,7 @@ class DirectOptions(TypedDict, total=False):
     areas: AreasAre | None
     variance: VarianceKind | None
     single_psu: SinglePSU
-    missing_codes: tuple[float, ...]
+    missing_codes: Sequence[float]
     level: float
 
 
@@ -70,29 +73,29 @@ def make_plan(variable: str | Indicator, area: str, options: DirectOptions) -> P
     given = options.get("population")
     weights, strata, clusters = options.get("weights"), options.get("strata"), options.get("clusters")
     usual: Quantity = "proportion" if isinstance(variable, HeadCount) else "mean"
-    quantity: Quantity = _chosen("quantity", options.get("quantity"), Quantity, usual)
+    quantity: Quantity = chosen("quantity", options.get("quantity"), Quantity, usual)
     plain = weights is None and strata is None and clusters is None
     plan = Plan(
         variable=str(variable),
         column=variable if isinstance(variable, str) else variable.column,
         area=area,
         quantity=quantity,
-        estimator=_chosen(
+        estimator=chosen(
             "estimator", options.get("estimator"), Estimator, "horvitz_thompson" if quantity == "total" else "hajek"
         ),
-        variance=_chosen(
+        variance=chosen(
             "variance",
             options.get("variance"),
             VarianceKind,
             "fixed_size" if plain and given is not None else "with_replacement",
         ),
-        areas=_chosen("areas", options.get("areas"), AreasAre, "strata" if strata is None else "domains"),
+        areas=chosen("areas", options.get("areas"), AreasAre, "strata" if strata is None else "domains"),
         weights=weights,
         population=None if given is None else given if isinstance(given, str) else "given",
         strata=strata,
         clusters=clusters,
-        single_psu=_chosen("single_psu", options.get("single_psu"), SinglePSU, "error"),
-        missing_codes=tuple(float(code) for code in options.get("missing_codes", ())),
+        single_psu=chosen("single_psu", options.get("single_psu"), SinglePSU, "error"),
+        missing_codes=_codes(options.get("missing_codes", ())),
         level=check_level(options.get("level", LEVEL)),
     )
     _check_together(plan)
@@ -106,22 +109,42 @@ def check_level(level: float) -> float:
     return float(level)
 
 
+def _codes(given: object) -> tuple[float, ...]:
+    """The values that stand for a missing one."""
+    kinds = int | float | np.integer | np.floating
+    if not isinstance(given, Sequence) or not all(isinstance(code, kinds) and code == code for code in given):
+        raise SpecError(f"`missing_codes` is a sequence of numbers such as (8, 9); found {given!r:.60}. Write it so.")
+    return tuple(float(code) for code in given)
+
+
 def _check_name(argument: str, name: object) -> None:
     if name is not None and not isinstance(name, str):
         raise SpecError(f"`{argument}` is the name of a column of the records; found {name!r:.60}. Name a column.")
 
 
-def _chosen(argument: str, value: Any, kinds: Any, default: str) -> Any:
+def chosen(argument: str, value: Any, kinds: Any, default: str | None = None) -> Any:
+    """The value of an argument that is a word of a list, or the default where it is None. Raises SpecError."""
     known = get_args(kinds)
-    if value is None:
+    if value is None and default is not None:
         return default
     if value not in known:
         raise SpecError(f"`{argument}` is one of {', '.join(map(repr, known))}; found {value!r}. Use one of these.")
     return value
 
 
+def _check_roles(plan: Plan) -> None:
+    """Refuse one column for two of variable, area and weights."""
+    named = {"variable": plan.column, "area": plan.area, "weights": plan.weights}
+    for first, second in (("variable", "area"), ("variable", "weights"), ("area", "weights")):
+        if named[first] == named[second]:
+            raise SpecError(
+                f"The {first} and the {second} are different columns; both are {named[first]!r}. Correct one of them."
+            )
+
+
 def _check_together(plan: Plan) -> None:
     """Refuse what no formula covers."""
+    _check_roles(plan)
     scaled = plan.weights is not None or plan.population is not None
     if plan.estimator == "horvitz_thompson" and not scaled:
         raise SpecError(

@@ -87,6 +87,11 @@ def _read(given: object, name: str) -> tuple[pd.Index, Vector]:
         table = pd.DataFrame({"size": given.to_numpy()})
         sizes = read(table, ["size"]).columns["size"]
         return unique_labels(str(given.index.name or "its index"), given.index, WHERE), _numbers(sizes)
+    if isinstance(given, int | float | list | tuple | np.ndarray):
+        raise DesignError(
+            "Population sizes come with the labels of their areas: a column of the records, a mapping, a Series "
+            f"indexed by area, or a table of two columns; found {type(given).__name__}. Give one of these."
+        )
     names = column_names(given)
     others = [one for one in names if one != name]
     if name not in names or len(others) != 1:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.areavariances import Known, is_absurd, variance_notes
@@ -14,9 +13,9 @@ from hierlmm.survey.direct_results import DirectEstimates
 from hierlmm.survey.gvf import DesignEffectGVF, LogLinearGVF, Raw, VarianceModel
 from hierlmm.survey.gvf_loglinear import log_linear
 from hierlmm.survey.gvf_proportions import from_design_effect
-from hierlmm.survey.keys import unique_labels
+from hierlmm.survey.plan import chosen
 from hierlmm.survey.smoothing_results import FITTED, KEPT, PREDICTED, UNSAMPLED, SmoothedVariances
-from hierlmm.survey.tables import numbers, whole_table
+from hierlmm.survey.tables import area_labels, numbers, whole_table
 
 Vector = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -63,9 +62,7 @@ def smooth_variances(
         ("absurd", absurd, Absurd),
         ("replace", replace, Replace),
     ):
-        if value not in get_args(kinds):
-            known = ", ".join(map(repr, get_args(kinds)))
-            raise SpecError(f"`{name}` is one of {known}; found {value!r}. Use one of these.")
+        chosen(name, value, kinds)
     raw = _raw(direct, area, estimate, variance, size)
     model = _model(model, direct, variance, size)
     sampled = np.isfinite(raw.estimate)
@@ -107,9 +104,7 @@ def _raw(direct: object, area: str, estimate: str, variance: str, size: str) -> 
     else:
         table, name, df = whole_table(direct), area, None
         names = (estimate, variance, size)
-    areas = unique_labels(name, pd.Index(table[name]), "the direct estimates") if name in table else None
-    if areas is None:
-        raise DesignError(f"The table of direct estimates must have its column of areas; {name} is missing. Name it.")
+    areas = area_labels(table, name, "the direct estimates")
     values = [
         numbers(table, column, what)
         for column, what in zip(names, ("Direct estimates", "Sampling variances", "Sample sizes"), strict=True)

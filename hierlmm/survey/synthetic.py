@@ -17,12 +17,12 @@ from hierlmm.survey.direct_results import DirectEstimates
 from hierlmm.survey.direct_summary import left_out
 from hierlmm.survey.estimates import estimate
 from hierlmm.survey.indicators import Indicator
-from hierlmm.survey.keys import matched, unique_labels
-from hierlmm.survey.plan import DirectOptions, Estimator, SinglePSU, make_plan
+from hierlmm.survey.keys import matched
+from hierlmm.survey.plan import DirectOptions, Estimator, Plan, SinglePSU, make_plan
 from hierlmm.survey.population import check_at_least
-from hierlmm.survey.sample import read_sample
+from hierlmm.survey.sample import Sample, read_sample
 from hierlmm.survey.synthetic_results import CompositeEstimates, SyntheticEstimates
-from hierlmm.survey.tables import column_names, numbers, whole_table
+from hierlmm.survey.tables import area_labels, column_names, numbers, whole_table
 from hierlmm.survey.units import units_of
 from hierlmm.survey.variances import covariance_between_units
 
@@ -80,11 +80,9 @@ def synthetic_estimates(
     sample = read_sample(records, variable, plan, sizes)
     estimated = estimate(sample, plan)
     _check_covered(areas, groups, N, at, sample.labels[estimated.n == 0])
-    units = units_of(
-        sample.area, sample.stratum, sample.cluster, "domains", plan.single_psu, (sample.labels, sample.strata)
-    )
-    covariance = covariance_between_units(estimated.terms, sample.area, len(sample.labels), units)
+    covariance, alone = _covariance(sample, plan, estimated.terms)
     share = N[:, at] / N.sum(axis=1)[:, None]
+    variance = np.einsum("dg,gh,dh->d", share, covariance, share)
     return SyntheticEstimates(
         variable=plan.variable,
         estimator=plan.estimator,
@@ -92,14 +90,34 @@ def synthetic_estimates(
         area=area,
         labels=areas,
         estimate=share @ np.where(estimated.n > 0, estimated.value, 0.0),
-        variance=np.einsum("dg,gh,dh->d", share, covariance, share),
+        variance=np.where(share[:, alone].any(axis=1), np.nan, variance),
         population=N.sum(axis=1),
         groups=sample.labels,
         group_mean=estimated.value,
-        group_variance=np.diagonal(covariance).copy(),
+        group_variance=np.where(alone, np.nan, np.diagonal(covariance)),
         group_n=estimated.n,
         group_population=sample.population,
-        notes=(*left_out(sample.dropped), *sample.notes),
+        notes=(*left_out(sample.dropped), *sample.notes, *_alone_note(sample.labels[alone])),
+    )
+
+
+def _covariance(sample: Sample, plan: Plan, terms: Vector) -> tuple[Matrix, NDArray[np.bool_]]:
+    """(G, G) covariances of the means of the post-strata, and which of these lie in one primary sampling unit alone."""
+    G = len(sample.labels)
+    names = (sample.labels, sample.strata)
+    units = units_of(sample.area, sample.stratum, sample.cluster, "domains", plan.single_psu, names)
+    cells = np.unique(sample.area * len(units.stratum) + units.unit)
+    held = np.bincount(cells // len(units.stratum), minlength=G)
+    alone = (held < 2) & (plan.estimator == "hajek")
+    return covariance_between_units(terms, sample.area, G, units), alone
+
+
+def _alone_note(groups: pd.Index) -> tuple[str, ...]:
+    if not len(groups):
+        return ()
+    return (
+        f"Post-strata within a single primary sampling unit, {listed(groups)}: the variance of their means cannot be "
+        "estimated, nor that of areas with people in them.",
     )
 
 
@@ -107,12 +125,7 @@ def _counts(counts: object, area: str) -> tuple[pd.Index, list[str], Matrix]:
     """(D,) areas, the names of the count columns, (D, G) counts."""
     table = whole_table(counts)
     names = column_names(table)
-    if area not in names or len(names) < 2:
-        raise DesignError(
-            f"Population counts are a table with the column {area} and one column for each post-stratum; found "
-            f"columns {listed(names)}. Rename or select them."
-        )
-    areas = unique_labels(area, pd.Index(table[area]), "the population counts")
+    areas = area_labels(table, area, "the population counts")
     groups = [name for name in names if name != area]
     N = np.column_stack([numbers(table.rename(columns=str), name, "Population counts") for name in groups])
     bad = np.asarray(~(np.isfinite(N) & (N >= 0)).all(axis=1))

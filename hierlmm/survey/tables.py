@@ -7,7 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.source import read
-from hierlmm.errors import DesignError
+from hierlmm.errors import DesignError, listed
+from hierlmm.survey.keys import unique_labels
 
 
 def column_names(data: object) -> list[str]:
@@ -31,6 +32,20 @@ def whole_table(data: object) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
     return read(data, column_names(data)).table()
+
+
+def area_labels(table: pd.DataFrame, name: str, where: str) -> pd.Index:
+    """(k,) labels of the areas of a table with one row an area. Raises DesignError where there is no such column."""
+    if list(table.columns).count(name) == 1:
+        return unique_labels(name, pd.Index(table[name]), where)
+    if name in table.index.names and name not in table.columns:
+        raise DesignError(
+            f"The areas of {where} are in a column; {name} is its index. Call .reset_index() on it first."
+        )
+    found = "is missing" if name not in table.columns else "stands there twice"
+    raise DesignError(
+        f"The areas of {where} are in one of its columns; {name} {found}. Columns: {listed(table.columns)}."
+    )
 
 
 def numbers(table: pd.DataFrame, name: str, what: str) -> NDArray[np.float64]:

@@ -16,6 +16,9 @@ from hierlmm.survey.text import counted
 
 Vector = NDArray[np.float64]
 
+# Beyond this and its inverse squares, and products of these with weights, overflow or vanish.
+FAR = 1e120
+
 # What survey files write for "refused", "not known" and "not applicable" beside zeros and ones.
 CODES = frozenset({7.0, 8.0, 9.0, 97.0, 98.0, 99.0, -1.0, -8.0, -9.0})
 
@@ -35,6 +38,12 @@ def checked_values(column: Column, variable: str | Indicator, plan: Plan, index:
             f"Values must be finite; column {column.name} is infinite in rows {listed(index[bad])}. Correct them."
         )
     y = values if isinstance(variable, str) else variable.values(values)
+    largest = float(np.abs(y).max())
+    if largest > FAR or 0 < largest < 1 / FAR:
+        raise DesignError(
+            f"The squares of the values must be within the range of doubles; column {column.name} goes up to "
+            f"{largest:.3g}. Choose another unit."
+        )
     if plan.quantity == "proportion" and (other := (y != 0) & (y != 1)).any():
         raise DesignError(
             f"A proportion is of a variable that is 0 or 1; {plan.variable} has {listed(_counted(y[other]))}. "

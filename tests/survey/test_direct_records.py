@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from hierlmm.errors import DesignError
+from hierlmm.errors import DesignError, SpecError
 from hierlmm.survey.direct import direct_estimates
 
 RECORDS = pd.DataFrame(
@@ -214,3 +214,19 @@ def test_records_without_a_complete_row_are_refused() -> None:
         direct_estimates(RECORDS.assign(y=np.nan), "y", area="area")
     with pytest.raises(DesignError, match="income is missing"):
         direct_estimates(RECORDS, "income", area="area")
+
+
+def test_arguments_that_are_no_names_or_lists_are_refused() -> None:
+    """One column in two roles, codes that are text, an argument that does not exist, values whose squares overflow."""
+    with pytest.raises(SpecError, match="variable and the weights are different columns; both are 'y'"):
+        direct_estimates(RECORDS, "y", area="area", weights="y")
+    for codes in ("89", 8, (float("nan"),)):
+        with pytest.raises(SpecError, match="`missing_codes` is a sequence of numbers"):
+            direct_estimates(RECORDS, "y", area="area", missing_codes=codes)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weigths"):
+        direct_estimates(RECORDS, "y", area="area", weigths="w")  # type: ignore[call-arg]
+    for unit in (1e150, 1e-150):
+        with pytest.raises(DesignError, match="Choose another unit"):
+            direct_estimates(RECORDS.assign(y=RECORDS["y"] * unit), "y", area="area")
+    with pytest.raises(DesignError, match="with the labels of their areas"):
+        direct_estimates(RECORDS, "y", area="area", population=[40, 35, 70])

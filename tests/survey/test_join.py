@@ -126,6 +126,14 @@ def test_columns_of_both_tables_and_populations_below_samples_are_refused() -> N
         join_areas(DIRECT, COVARIATES, area="province")
     with pytest.raises(SpecError, match="`unsampled` is one of"):
         join_areas(DIRECT, COVARIATES, area="area", unsampled="keep")  # type: ignore[arg-type]
-    with pytest.raises(DesignError, match="none of a, b, c is in the covariates"):
+    with pytest.raises(DesignError, match=r"of 3 \(a, b, c\) none is among the 3 of the covariates"):
         join_areas(DIRECT.sort_values("area"), COVARIATES.assign(area=["x", "y", "z"]), area="area", uncovered="drop",
                    unsampled="drop")  # fmt: skip
+
+
+def test_areas_in_the_index_and_doubled_columns_are_named() -> None:
+    """The result of a groupby has its key in the index; a table with a column twice is refused."""
+    with pytest.raises(DesignError, match=r"area is its index\. Call \.reset_index\(\)"):
+        join_areas(DIRECT, COVARIATES.groupby("area").mean(), area="area")
+    with pytest.raises(DesignError, match="x stands twice in the covariates"):
+        join_areas(DIRECT, pd.concat([COVARIATES, COVARIATES[["x"]]], axis=1), area="area")

@@ -120,7 +120,7 @@ def test_an_area_without_records_gets_the_synthetic_mean() -> None:
         (COUNTS.assign(s7=5), "s7 has no complete record, and counts in areas Ault, Brim, Cole, Dene"),
         (COUNTS.assign(s4=[1.0, np.nan, 2, -3]), "for areas Brim, Dene"),
         (COUNTS.assign(area="Ault"), "Ault stands more than once"),
-        (COUNTS.drop(columns="area"), "with the column area and one column for each"),
+        (COUNTS.drop(columns="area"), "of the population counts are in one of its columns; area is missing"),
         (COUNTS.assign(**{f"s{k}": 0 for k in range(1, 7)}), "0 throughout for areas Ault"),
         (COUNTS.assign(s1=["a", "b", "c", "d"]), "Population counts must be numeric; column s1 holds text"),
         (COUNTS.assign(**{"s3 ": 1}), None),
@@ -134,6 +134,16 @@ def test_counts_that_do_not_fit_are_refused(counts: pd.DataFrame, match: str | N
         match = "s3 and s3  are one name"
     with pytest.raises(DesignError, match=match):
         synthetic_estimates(RECORDS, "y", counts=counts, **options)
+
+
+def test_a_poststratum_within_one_unit_takes_the_variance_away() -> None:
+    """A post-stratum of one record leaves a residual of 0: nan for it and for areas with people in it, and a note."""
+    records = RECORDS.assign(stratum=RECORDS["stratum"].where(RECORDS.index != 0, "s9"))
+    counts = COUNTS.assign(s9=[5, 0, 0, 7])
+    synthetic = synthetic_estimates(records, "y", poststrata="stratum", counts=counts, area="area", weights="weight")
+
+    assert np.isnan(synthetic.variance).tolist() == [True, False, False, True]
+    assert any("single primary sampling unit, s9" in note for note in synthetic.notes)
 
 
 def test_composites_of_different_things_are_refused() -> None:

@@ -21,7 +21,7 @@ from hierlmm.survey.direct_results import DirectEstimates
 from hierlmm.survey.gvf import VarianceModel
 from hierlmm.survey.indicators import Indicator
 from hierlmm.survey.join import Uncovered, Unsampled, direct_table, join_areas
-from hierlmm.survey.plan import DirectOptions
+from hierlmm.survey.plan import DirectOptions, chosen
 from hierlmm.survey.smoothing import smooth_variances
 from hierlmm.survey.smoothing_results import SmoothedVariances
 
@@ -74,8 +74,7 @@ def fit_records(
 
     Raises what the steps raise: SpecError, FormulaError, DesignError, FitError.
     """
-    if unsampled not in ("error", "synthetic", "drop"):
-        raise SpecError(f"`unsampled` is one of 'error', 'synthetic', 'drop'; found {unsampled!r}. Use one of these.")
+    chosen("unsampled", unsampled, Unsampled)
     policy: UnsampledPolicy = "synthetic" if unsampled == "synthetic" else "error"
     # An arcsine square root needs no variance; one that is smoothed is positive, and better than p(1 - p)/n to show.
     variance = None if isinstance(transformation, ArcsineRoot) and smoothing is None else VARIANCE
