@@ -136,6 +136,11 @@ def _predicted(design: AreaDesign, at: Blup, A: float, gamma: Vector) -> _Predic
     """
     into = design.sampled
     synthetic = design.offset + at.fitted
+    if into.all():
+        V = A + design.D
+        eblup = design.y - design.D / V * at.residual
+        variance = V - np.square(at.half).sum(axis=1)
+        return _Predicted(synthetic, gamma * at.residual, eblup, at.residual, variance)
     residual = design.y - synthetic
     residual[into] = at.residual
     residual[design.role == "unsampled"] = np.nan

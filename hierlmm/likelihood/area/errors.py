@@ -89,12 +89,20 @@ def error_terms(A: float, of_A: Asymptotics, D: Vector, half: Matrix) -> ErrorTe
     half  (k, p), |row i|² = x_i'C x_i
     """
     sampled = np.isfinite(D) & (D > 0)
+    if sampled.all():
+        precision = 1 / (A + D)
+        return _terms(A * precision, D * precision, precision, A, of_A, half)
     precision = np.where(sampled, 1 / np.where(sampled, A + D, 1.0), 0.0)
     B = np.where(sampled, precision * np.where(sampled, D, 0.0), np.where(D > 0, 1.0, 0.0))
     # γ is A/(A + D) rather than 1 − B, so that a small one keeps its digits.
     gamma = np.where(sampled, A * precision, np.where(D > 0, 0.0, 1.0))
-    g1, g2, g3 = A * B, B * B * np.square(half).sum(axis=1), B * B * precision * of_A.variance
-    return ErrorTerms(gamma, B, g1, g2, g3, g1 + g2 + 2 * g3 - of_A.bias * B * B)
+    return _terms(gamma, B, precision, A, of_A, half)
+
+
+def _terms(gamma: Vector, B: Vector, precision: Vector, A: float, of_A: Asymptotics, half: Matrix) -> ErrorTerms:
+    square = B * B
+    g1, g2, g3 = A * B, square * np.square(half).sum(axis=1), square * precision * of_A.variance
+    return ErrorTerms(gamma, B, g1, g2, g3, g1 + g2 + 2 * g3 - of_A.bias * square)
 
 
 def positive(leading: Vector, correction: Vector) -> Vector:

@@ -268,7 +268,7 @@ def _orthonormal(X: Matrix) -> tuple[Matrix, Matrix]:
 def _cholesky(M: Array) -> Array:
     """Lower Cholesky factors of M (N, p, p), which is well conditioned."""
     if len(M) > 1 or not M.size:
-        return np.linalg.cholesky(M)
+        return np.asarray(np.linalg.cholesky(M), dtype=np.float64)
     from scipy.linalg.lapack import dpotrf
 
     return np.asarray(dpotrf(M[0], lower=1)[0])[None]
