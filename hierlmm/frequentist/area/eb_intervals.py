@@ -27,6 +27,7 @@ from hierlmm.errors import FitError, listed
 from hierlmm.frequentist.area.mse import places
 from hierlmm.frequentist.area.mse_bootstrap import batches, drawn, generators, order_of, seed_of
 from hierlmm.frequentist.area.tables import quantile
+from hierlmm.frequentist.area.transformed import intervals_on_data_scale
 from hierlmm.frequentist.bootstrap.arguments import check_count
 from hierlmm.frequentist.bootstrap.progress import Progress, check_progress, shown
 from hierlmm.likelihood.area.errors_interval import own_variances
@@ -78,7 +79,8 @@ def area_intervals(
     """One row an area: area, estimate, lower, upper, centre, A; and mcse_lower, mcse_upper where they are simulated.
 
     estimate is the fit's, centre what the interval is made around, and A the area variance that it is made at. attrs:
-    "kind", "convention" in words, "level", "notes". Where the direct estimate stands, the interval is that number.
+    "kind", "convention" in words, "level", "notes". Where the direct estimate stands, the interval is that number. On a
+    transformed scale all of these are taken back to that of the data.
     """
     if kind not in get_args(Kind):
         raise FitError(f"`kind` is one of {', '.join(get_args(Kind))}; found {kind!r}. Use one of these.")
@@ -104,7 +106,7 @@ def area_intervals(
     likelihood = "profile" if fit.method == "ampl_ll" else "restricted"
     convention = CONVENTIONS[kind].format(likelihood=likelihood) + (fit.mse_kind if kind == "normal" else "")
     frame.attrs.update(kind=kind, convention=convention, level=level, notes=ends.notes)
-    return frame
+    return frame if fit.spec.transformation is None else intervals_on_data_scale(fit, frame)
 
 
 def _around(fit: AreaFit, z: float, variance: Vector) -> _Ends:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hierlmm.errors import FitError
@@ -32,6 +33,10 @@ Kind = Literal[
 # Replicates where none are asked for: the Monte Carlo standard error is then about 4 % of what is simulated, which is
 # the smaller part of a mean squared error.
 REPLICATES = 1000
+ON_MODEL_SCALE = (
+    "Estimates and errors are on the scale of the model; fit.areas and fit.back_transformed(...) have those of the "
+    "scale of the data."
+)
 
 
 def mean_squared_error(
@@ -44,6 +49,19 @@ def mean_squared_error(
     progress: Progress,
 ) -> AreaMSE:
     """See `AreaFit.mean_squared_error`."""
+    found = _found(fit, kind, replicates, seed, inner, information, progress)
+    return found if fit.spec.transformation is None else replace(found, notes=(*found.notes, ON_MODEL_SCALE))
+
+
+def _found(
+    fit: AreaFit,
+    kind: Kind,
+    replicates: int | None,
+    seed: int | np.random.Generator | None,
+    inner: int,
+    information: Information | None,
+    progress: Progress,
+) -> AreaMSE:
     if kind not in get_args(Kind):
         raise FitError(f"`kind` is one of {', '.join(get_args(Kind))}; found {kind!r}. Use one of these.")
     if information is not None and information not in PRINTED:

@@ -75,7 +75,8 @@ def _on_areas(design: AreaDesign, eblup: Vector, mse: Vector) -> Iterator[str]:
             f"The mse is above the sampling variance in {above.sum()} of {design.sampled.sum()} areas: "
             f"{listed(areas[above])}. The direct estimate may serve better there."
         )
-    if (zero := (eblup == 0) | (design.y == 0)).any():
+    direct_is_0 = design.y == 0 if design.direct is None else design.direct == 0
+    if (zero := direct_is_0 | ((eblup == 0) & (design.direct is None))).any():
         yield f"A coefficient of variation is undefined (nan) where the estimate is 0: {listed(areas[zero])}."
 
 

@@ -334,7 +334,10 @@ class AreaFit(AreaQuestions):
         return errors_of(self)
 
     def simulate(self, draws: int = 1, *, seed: int | np.random.Generator) -> pd.DataFrame:
-        """(M, draws) direct estimates from the fitted model, labelled by area; each column suits `refit`."""
+        """(M, draws) direct estimates from the fitted model, labelled by area; each column suits `refit`.
+
+        On a transformed scale they are on that of the model.
+        """
         from hierlmm.frequentist.area.prediction import simulate
         from hierlmm.frequentist.bootstrap.arguments import generator_of
 

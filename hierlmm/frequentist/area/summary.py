@@ -102,4 +102,6 @@ def _areas(fit: AreaFit) -> list[str]:
         values = values[np.isfinite(values)]
         if values.size:
             rows.append(_row("  " + label, [float(f(values)) for f in (np.min, np.median, np.max)]))
-    return [*rows, *(f"  {line}" for line in textwrap.wrap(f"mse: {fit.mse_kind}", WIDTH - 2))]
+    scale = "" if design.spec.transformation is None else f", on the scale of {design.spec.response}"
+    kind = str(frame.attrs["mse"])
+    return [*rows, *(f"  {line}" for line in textwrap.wrap(f"mse{scale}: {kind}", WIDTH - 2))]

@@ -164,14 +164,31 @@ def errors(fit: AreaFit, kind: Kind, here: OnModelScale, estimate: Vector) -> tu
 
 def _expands(fit: AreaFit) -> bool:
     """Whether the expansion for independent effects and errors holds: not at the boundary."""
-    independent = fit.design.proximity is None and fit.design.covariance is None
-    return independent and fit.outcome.name == "INTERIOR"
+    S = fit.design.covariance
+    used = fit.design.sampled
+    correlated = S is not None and bool(np.any((S - np.diag(np.diagonal(S)))[np.ix_(used, used)]))
+    return fit.design.proximity is None and not correlated and fit.outcome.name == "INTERIOR"
 
 
 def interval(scale: Scale, here: OnModelScale, level: float) -> tuple[Vector, Vector]:
     """Ends of the normal interval of θ, taken back."""
     reach = quantile(level) * np.sqrt(here.mse)
     return scale.back(here.theta - reach), scale.back(here.theta + reach)
+
+
+def intervals_on_data_scale(fit: AreaFit, frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame of `eb_intervals.area_intervals` on the scale of the data: ends are taken back, their errors by slope."""
+    transformation, direct = transformation_of(fit), fit.design.role == "direct"
+    scale, exact = SCALES[transformation.name], given(fit.design)[0]
+    back = frame.assign(estimate=back_transformed(fit, None, 0.95).estimate)
+    for name in ("lower", "upper"):
+        values = frame[name].to_numpy()
+        if f"mcse_{name}" in frame:
+            back[f"mcse_{name}"] = frame[f"mcse_{name}"].to_numpy() * np.abs(scale.slope(values))
+        back[name] = np.where(direct, exact, scale.back(values))
+    back["centre"] = np.where(direct, exact, scale.back(frame["centre"].to_numpy()))
+    back.attrs = frame.attrs | {"scale": f"of the data, from {type(transformation).__name__}()"}
+    return back
 
 
 def predicted(fit: AreaFit, frame: pd.DataFrame, X: NDArray[np.float64], level: float) -> pd.DataFrame:

@@ -305,3 +305,57 @@ def test_a_fit_in_a_file_is_taken_back_as_before(spec, tmp_path):
 
     pd.testing.assert_frame_equal(back.areas, fit.areas)
     pd.testing.assert_frame_equal(back.model_scale, fit.model_scale)
+
+
+@pytest.mark.parametrize("kind", ["normal", "naive", "calibrated", "yoshimori_lahiri"])
+def test_intervals_of_every_kind_are_taken_back(kind):
+    """Their ends are g of those of the model, which is the same fit to transformed columns; shares stay shares."""
+    table = proportions()
+    p, D = table["p"], table["D"]
+    there = table.assign(y=np.log(p / (1 - p)), V=D / (p * (1 - p)) ** 2)
+    draws = {"replicates": 200, "seed": 3} if kind == "calibrated" else {}
+
+    model = hl.fit(hl.fay_herriot("y ~ x", sampling_variance="V", area="area"), there).area_intervals(kind, **draws)
+    data = hl.fit(ODDS, table).area_intervals(kind, **draws)
+
+    for name in ("lower", "upper", "centre"):
+        assert_allclose(data[name], 1 / (1 + np.exp(-model[name])), rtol=1e-9)
+    if draws:
+        slope = data["lower"] * (1 - data["lower"])
+        assert_allclose(data["mcse_lower"], slope * model["mcse_lower"], rtol=1e-6)
+    assert_allclose(data["estimate"], hl.fit(ODDS, table).areas["estimate"], rtol=1e-12)
+
+
+def test_what_is_on_the_scale_of_the_model_says_so():
+    """Mean squared errors by name, and the summary's line about the errors of `areas`."""
+    fit = hl.fit(MEANS, AREAS)
+
+    assert any("on the scale of the model" in note for note in fit.mean_squared_error("second_order").notes)
+    text = " ".join(fit.summary().split())
+    assert "mse, on the scale of Mean: Slud and Maiti (2006), second order" in text
+
+
+def test_uncorrelated_errors_in_a_matrix_are_those_in_a_column():
+    """A diagonal S: estimates, errors and bootstrap replicates agree."""
+    spec = hl.fay_herriot("Mean ~ cash + self_empl", sampling_covariance="S", area="area", transformation=hl.Log())
+    S = pd.DataFrame(np.diag(AREAS["Var_Mean"]), AREAS["area"], AREAS["area"])
+
+    column, matrix = hl.fit(MEANS, AREAS), hl.fit(spec, AREAS, matrices={"S": S.iloc[::-1]})
+
+    for name in ("estimate", "mse", "lower", "upper"):
+        assert_allclose(matrix.areas[name], column.areas[name], rtol=1e-9)
+    one, other = (fit.back_transformed(replicates=60, seed=2) for fit in (column, matrix))
+    assert_allclose(other.mse, one.mse, rtol=1e-8)
+
+
+def test_a_spatial_fit_is_taken_back_with_errors_by_moments():
+    """Its own EBLUP and g1 go into the mean; replicates of independent effects are refused."""
+    W = pd.DataFrame(np.eye(94, k=1) + np.eye(94, k=-1), AREAS["area"], AREAS["area"])
+    spec = replace(MEANS, area_effects=hl.SAR("W", standardise="rows"))
+
+    fit = hl.fit(spec, AREAS, matrices={"W": W})
+
+    assert_allclose(fit.areas["estimate"], np.exp(fit.eblup + fit.g1 / 2), rtol=1e-12)
+    assert "θ ~ N(θ̂, mse)" in fit.back_transformed().mse_kind
+    with pytest.raises(hl.FitError, match="spatially correlated"):
+        fit.back_transformed(replicates=100, seed=1)
