@@ -9,6 +9,7 @@ from hierlmm.compare.results import Comparison
 from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.profile import ProfileCurve
 from hierlmm.report.area_figures import before_and_after
+from hierlmm.report.criteria import criterion_name
 from hierlmm.report.pictures import Picture, Plan, draw_all
 from hierlmm.report.predicted import LIMIT, left_out, panel, panels
 from hierlmm.report.profile import plot_profile
@@ -124,7 +125,7 @@ def _attribution_plans(comparison: Comparison) -> Iterator[Plan]:
 
 
 def _profile_plan(comparison: Comparison, curve: ProfileCurve) -> Plan:
-    name = {"reml": "REML criterion", "ml": "−2 log likelihood"}[comparison.fit.method]
+    name = criterion_name(comparison.fit.method)
     exact = isinstance(comparison.fit, AreaFit) and comparison.posterior.engine == "integrate"
     source = "exact" if exact else "a histogram of the draws"
     others = "" if isinstance(comparison.fit, AreaFit) else ", all other variances chosen best at each value"

@@ -12,12 +12,12 @@ from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.profile import ProfileCurve
 from hierlmm.report.appearance import AXIS, FIT, GUIDE, POSTERIOR, plain
+from hierlmm.report.criteria import criterion_name
 from hierlmm.report.density import sd_density
 
 # Criterion above its minimum that is marked on the right: 3.84 bounds a 95 % interval of one parameter.
 MARKED = (0.0, 0.5, 1.0, 2.0, 3.84, 10.0)
 INTERVAL = 3.841458820694124
-NAMES = {"reml": "REML criterion", "ml": "−2 log likelihood"}
 
 
 def plot_profile(result: Comparison | AreaFit | LMMFit, curve: ProfileCurve, *, ax: Axes) -> Axes:
@@ -37,7 +37,8 @@ def plot_profile(result: Comparison | AreaFit | LMMFit, curve: ProfileCurve, *, 
         ax.plot(points, density / density.max(), color=POSTERIOR, linewidth=0.9)
     ax.plot(curve.values, height, color=FIT, linewidth=1.7, label="profile of the fit")
     ax.axhline(np.exp(-0.5 * INTERVAL), color=GUIDE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-    ax.plot([curve.estimate], [1.0], "o", color=FIT, markersize=4.5, clip_on=False, zorder=6)
+    at = float(np.interp(curve.estimate, curve.values, height))
+    ax.plot([curve.estimate], [at], "o", color=FIT, markersize=4.5, clip_on=False, zorder=6)
     right = _right(curve, points, density)
     left = min(float(curve.values[0]), right)
     ax.set_xlim(0.0 if left < 0.35 * right else left - 0.05 * (right - left), right)
@@ -45,7 +46,7 @@ def plot_profile(result: Comparison | AreaFit | LMMFit, curve: ProfileCurve, *, 
     ax.set_xlabel(plain(curve.label, AXIS))
     ax.set_ylabel("relative height")
     ax.set_yticks([0.0, 0.5, 1.0])
-    _criterion_axis(ax, NAMES.get(fit.method, NAMES["ml"]))
+    _criterion_axis(ax, criterion_name(fit.method))
     if points.size:
         ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, handletextpad=0.5)
     return ax

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.errors import FitError
+from hierlmm.frequentist.area.naming import HEADINGS
 from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
+from hierlmm.report.criteria import FULL, criterion_name
 from hierlmm.report.numbers import column, decimals, number, probability
 from hierlmm.report.tables_lmm_html import html_table
 from hierlmm.report.tables_lmm_latex import latex_table
@@ -20,7 +22,6 @@ from hierlmm.report.tables_lmm_sheet import Block, Sheet
 Fit = LMMFit | AreaFit
 Show = Literal["se", "interval", "t", "p"]
 
-METHODS = {"reml": "REML", "ml": "ML"}
 # What stands behind an estimate in a table of several fits, in words.
 BEHIND = {"se": "standard errors", "interval": "95 % intervals", "t": "t statistics", "p": "p-values"}
 
@@ -95,7 +96,7 @@ def _one(fit: Fit) -> Sheet:
         Block("Variance components", ("variance", "sd", "lower", "upper", "share"), tuple(_components(frame)))
     )
     return Sheet(
-        title=f"{glance['formula']}, {METHODS[glance['method']]}",
+        title=f"{glance['formula']}, {HEADINGS[glance['method']]}",
         columns=5,
         headings=(),
         blocks=(*blocks, Block("", (), tuple((*fact, "", "", "", "") for fact in (*_sizes(fit), *_criteria(fit))))),
@@ -145,8 +146,7 @@ def _sizes(fit: Fit) -> list[tuple[str, str]]:
 
 def _criteria(fit: Fit) -> list[tuple[str, str]]:
     glance = fit.glance().iloc[0]
-    criterion = "REML criterion" if fit.method == "reml" else "−2 log likelihood"
-    numbers = [(criterion, glance["criterion"]), ("AIC", glance["aic"]), ("BIC", glance["bic"])]
+    numbers = [(criterion_name(fit.method), glance["criterion"]), ("AIC", glance["aic"]), ("BIC", glance["bic"])]
     return [(name, column([value], 2)[0]) for name, value in numbers]
 
 
@@ -174,7 +174,7 @@ def _several(fits: tuple[Fit, ...], headings: tuple[str, ...], show: Show) -> Sh
     fixed = [{row["term"]: _cell(row, show) for row in _rows(frame, "fixed")} for frame in frames]
     random = [{_label(row): _component(row) for row in _rows(frame, "ran_pars") if _is_shown(row)} for frame in frames]
     facts = (
-        [{"method": METHODS[fit.method]} for fit in fits],
+        [{"method": HEADINGS[fit.method]} for fit in fits],
         [dict(_sizes(fit)) for fit in fits],
         [dict(_criteria(fit)) for fit in fits],
     )
@@ -227,7 +227,7 @@ def _warnings(fits: tuple[Fit, ...], headings: tuple[str, ...]) -> list[str]:
         out.append("The fits are of different rows or responses: their criteria are not comparable.")
     elif len({fit.method for fit in fits}) > 1:
         out.append("The fits are by different methods: their criteria are not comparable.")
-    elif fits[0].method == "reml" and len({fit.design.fixed for fit in fits}) > 1:
+    elif fits[0].method not in FULL and len({fit.design.fixed for fit in fits}) > 1:
         out.append("REML criteria of models with different fixed effects are not comparable.")
     ended = [(name, fit.outcome) for name, fit in zip(headings, fits, strict=True)]
     return out + [f"{name}: {outcome.value}" for name, outcome in ended if outcome.name != "INTERIOR"]

@@ -9,6 +9,7 @@ from hierlmm.bayes.results import Posterior
 from hierlmm.compare.results import Comparison
 from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
+from hierlmm.report.criteria import FULL
 from hierlmm.report.numbers import number
 
 METHODS = {
@@ -93,9 +94,10 @@ def fit_facts(comparison: Comparison) -> list[tuple[str, str]]:
     fit = comparison.fit
     facts = [("How it ended", fit.outcome.value)]
     facts += area_evidence(fit) if isinstance(fit, AreaFit) else _lmm_evidence(fit)
-    name = "Restricted log likelihood" if fit.method == "reml" else "Log likelihood"
+    restricted = fit.method not in FULL
+    name = "Restricted log likelihood" if restricted else "Log likelihood"
     facts += [(name, number(fit.loglik, 7)), ("AIC, BIC (from it)", f"{number(fit.aic, 7)}, {number(fit.bic, 7)}")]
-    if fit.method == "reml":
+    if restricted:
         facts.append(("AIC from the full likelihood at this estimate", number(fit.marginal_aic, 7)))
     return facts
 
