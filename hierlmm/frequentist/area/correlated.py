@@ -37,8 +37,8 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 AVERAGED = (
-    "averaged over what the data leave open about A, by the prior Σ(A+d)⁻² over the eigenvalues d of the sampling "
-    "covariance: {why}, where an expansion around Â does not hold"
+    "averaged over what the data leave open about A, flat on A (with m <= p + 4 by the prior (A+d̃)⁻², d̃ the median "
+    "eigenvalue of the sampling covariance): {why}, where an expansion around Â does not hold"
 )
 
 

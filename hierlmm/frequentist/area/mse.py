@@ -10,8 +10,8 @@
                    `likelihood.area.errors_integrated` does. It is positive, too
 
 Simulation with 15 areas chose among them, D from nearly equal to one or three areas far more precise than the others.
-At Â = 0 with A 0.4 times a typical D the average came within 10 % of the mean squared error given Â = 0, the formula was
-35 to 60 % below it; at smaller A the average is above, by the more the smaller the error itself is, the formula above
+At Â = 0 with A 0.4 times a typical D the average was within 10 % of the mean squared error given Â = 0, the formula
+35 to 60 % below; at smaller A the average is above, by the more the smaller the error itself is, the formula above
 in even designs and below in uneven ones. tests/frequentist/area/test_mse.py holds a small simulation.
 """
 

@@ -49,7 +49,7 @@ def errors_of(fit: AreaFit) -> ErrorMatrix:
     """E[(θ̂ − θ)(θ̂ − θ)'] of the M areas, in factors; its diagonal is the `mse` of the fit.
 
     Where the fit's mse is of second order, so is the matrix: `likelihood.area.errors_matrix`. Where that is
-    averaged, it is, over the posterior of A under the prior (A+D̃)⁻², D̃ the median D, and rows and columns are
+    averaged, it is, over the posterior of A under one prior, flat on A, and rows and columns are
     scaled to the mse, which has a prior by area. Areas without a direct estimate share β with the others; where the
     direct estimate stands, the row is 0.
     """

@@ -104,15 +104,19 @@ def integrated_errors(A_hat: float, y: Vector, X: Matrix, D: Vector, rows: Matri
 def integrated_factor(
     A_hat: float, y: Vector, X: Matrix, D: Vector, rows: Matrix, own: Positions
 ) -> tuple[Vector, Matrix]:
-    """d (k,) and F (k, r), with diag(d) + F F' the matrix E[(θ̂ − θ)(θ̂ − θ)' | y] under the prior (A + D̃)⁻².
+    """d (k,) and F (k, r), with diag(d) + F F' the matrix E[(θ̂ − θ)(θ̂ − θ)' | y] under one prior.
 
     One prior serves all areas here, so that the matrix is that of one posterior. Arguments as `integrated_errors`;
-    each area occurs once in `own`. F has as few columns as hold the matrix to rounding error.
+    each area occurs once in `own`. F has as few columns as hold the matrix to rounding error. The prior is that of an
+    area at the median, flat on A; with m <= p + 4, where an unsampled area has no finite error under it, (A + D̃)⁻².
     """
     work = working(y, X, D)
     lattice = lattice_over_A(work)
     at = _predicting(A_hat, work)
-    weight = np.exp(lattice.even - lattice.even.max())
+    weight = lattice.even
+    if X.shape[0] - X.shape[1] > ELSEWHERE:
+        weight = weight + 2 * np.log1p(lattice.A / float(np.median(work.basis.D)))
+    weight = np.exp(weight - weight.max())
     weight /= weight.sum()
     independent, columns = [], []
     for part in _parts(rows, own, X, lattice.A.size, work):

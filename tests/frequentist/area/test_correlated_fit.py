@@ -178,20 +178,18 @@ def test_the_matrix_of_errors_is_second_order_in_sums_too():
 
 
 def test_at_zero_the_error_is_averaged_over_the_variance():
-    """Â = 0: the mse against numerical integration of dense posterior moments over A under the prior that is named."""
+    """Â = 0: the mse against numerical integration of dense posterior moments over A, flat on A."""
     table, S = data(8, sd=0.0)
     table["y"] = 40 + 0.3 * (table["y"] - 40)
 
     fit = hl.fit(SPEC, table, "reml", matrices={"S": S})
 
-    into = table["y"].notna().to_numpy()
-    d = np.linalg.eigvalsh(S.to_numpy()[np.ix_(into, into)])
-    u = np.linspace(-14.0, 9.0, 4001)
+    u = np.linspace(-14.0, 12.0, 4501)
     log_weight, moments = [], []
     for A in np.exp(u):
         dense = Dense(table, S, A)
         loglik = (np.linalg.slogdet(dense.Vi)[1] - dense.r @ dense.Vi @ dense.r + np.linalg.slogdet(dense.cov)[1]) / 2
-        log_weight.append(loglik + np.log(A) + np.log(((A + d) ** -2.0).sum()))
+        log_weight.append(loglik + np.log(A))
         moved = dense.X @ dense.beta + dense.c @ dense.r - fit.eblup
         moments.append(np.diagonal(dense.g1 + dense.g2) + moved**2)
     weight = np.exp(np.array(log_weight) - max(log_weight))
