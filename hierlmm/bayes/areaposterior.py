@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.bayes import correlated
 from hierlmm.bayes import lattice as line
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.areascale import areas_on_data_scale, scale_of, with_means, without_mean
@@ -219,9 +220,12 @@ def _draw_theta(design: AreaDesign, at: Moments, beta: Array, tau: Array, rng: n
     into, out = design.sampled, design.role == "unsampled"
     mean = beta @ design.X.T + design.offset
     variance = np.zeros_like(mean)
-    gamma = at.g1 / design.D[into]
-    mean[:, into] += gamma * (design.y[into] - mean[:, into])
-    variance[:, into] = at.g1
+    if design.covariance is not None:
+        mean[:, into] += correlated.draw_effects(design, design.y[into] - mean[:, into], tau**2, rng)
+    else:
+        gamma = at.g1 / design.D[into]
+        mean[:, into] += gamma * (design.y[into] - mean[:, into])
+        variance[:, into] = at.g1
     variance[:, out] = tau[:, None] ** 2
     direct = design.role == "direct"
     mean[:, direct] = design.y[direct]

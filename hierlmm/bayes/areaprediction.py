@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.bayes import mixture
+from hierlmm.bayes import correlated, mixture
 from hierlmm.bayes.areascale import Nodes, on_data_scale, scale_of
 from hierlmm.bayes.areaterms import conditional, quadratic
 from hierlmm.bayes.results import TAILS
@@ -73,6 +73,19 @@ def given_A(posterior: AreaPosterior, rows: NewRows, role: NDArray[np.str_]) -> 
     Given A and β, v_i ~ N(γ_i (y_i - x_i'β), γ_i D_i), so that x'β + v_i depends on β through x - γ_i x_i.
     """
     design, A = posterior.design, posterior.A_nodes
+    if design.covariance is not None:
+        mean, variance, gamma = correlated.rows_given(design, posterior.priors, A, rows, role == "sampled")
+    else:
+        mean, variance, gamma = _independent(posterior, rows, role)
+    direct = role == "direct"
+    mean[:, direct] = design.y[rows.codes[0][direct]]
+    variance[:, direct], gamma[:, direct] = 0.0, 1.0
+    return mean, variance, gamma
+
+
+def _independent(posterior: AreaPosterior, rows: NewRows, role: NDArray[np.str_]) -> tuple[Array, Array, Array]:
+    """Where sampling errors are independent."""
+    design, A = posterior.design, posterior.A_nodes
     at = conditional(design, posterior.priors, A)
     mean = at.beta @ rows.X.T + rows.offset
     variance = quadratic(at.cov_beta, rows.X) + A[:, None]
@@ -85,7 +98,4 @@ def given_A(posterior: AreaPosterior, rows: NewRows, role: NDArray[np.str_]) -> 
         mean[:, row] += gamma[:, row] * (design.y[area] - design.offset[area] - at.beta @ design.X[area])
         reach = rows.X[row] - gamma[:, row, None] * design.X[area]
         variance[:, row] = g1 + np.einsum("kp,kpq,kq->k", reach, at.cov_beta, reach)
-    direct = role == "direct"
-    mean[:, direct] = design.y[rows.codes[0][direct]]
-    variance[:, direct], gamma[:, direct] = 0.0, 1.0
     return mean, variance, gamma

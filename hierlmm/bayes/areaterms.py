@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.bayes import mixture
+from hierlmm.bayes import correlated, mixture
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.results import TAILS, Estimates
 from hierlmm.design.types import AreaDesign
@@ -42,14 +42,18 @@ class AreaTerms:
 
 def conditional(design: AreaDesign, priors: ResolvedPriors, A: Array) -> Moments:
     """Exact moments of β and the means of the areas in the fit given each A (K,), under the prior of β."""
+    if design.covariance is not None:
+        return correlated.conditional(design, priors, A)
     into = design.sampled
     y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
-    if priors.is_flat_on_fixed:
-        return moments(A, y, X, D)
-    mean, precision = priors.fixed_moments()
-    with np.errstate(divide="ignore"):
-        cov = np.diag(1.0 / precision)
-    return moments(A, y, X, D, mean, cov)
+    return moments(A, y, X, D, *correlated.fixed_prior(priors))
+
+
+def weights_on_direct(design: AreaDesign, at: Moments) -> Array:
+    """(K, m) weight of each area's own direct estimate at the nodes."""
+    if isinstance(at, correlated.CorrelatedMoments):
+        return at.gamma
+    return np.asarray(at.g1 / design.D[design.sampled])
 
 
 def at_nodes(design: AreaDesign, at: Moments, A: Array) -> tuple[Array, Array, Array]:
@@ -79,7 +83,7 @@ def average(design: AreaDesign, at: Moments, A: Array, weight: Array) -> AreaTer
     for summary, value in ((mean, design.y), (variance, 0.0 * design.y), (lower, design.y), (upper, design.y)):
         summary[direct] = value[direct]
     gamma = np.where(direct, 1.0, 0.0)
-    gamma[into] = weight @ (at.g1 / design.D[into])
+    gamma[into] = weight @ weights_on_direct(design, at)
     return AreaTerms(
         beta=beta,
         cov_beta=cov_beta,

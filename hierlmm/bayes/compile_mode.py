@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.bayes.correlated import turned
 from hierlmm.design.crossproducts import CrossProducts, cross_products, dense
 from hierlmm.design.types import AreaDesign, GroupingFactor, LMMDesign
 from hierlmm.likelihood.area.criterion import restricted_loglik
@@ -72,6 +73,10 @@ def area_mode(design: AreaDesign) -> AreaMode:
     """The restricted mode of an area-level model."""
     into = design.sampled
     y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
+    back = None
+    if design.covariance is not None:
+        turn = turned(design)
+        y, X, D, back = turn.y, turn.X, turn.errors.d, turn.errors
     A = estimate_reml(y, X, D).A
     at_mode, at_zero = restricted_loglik(np.array([A, 0.0]), y, X, D)
     start = max(A, SMALLEST_START * float(np.median(D)))
@@ -81,8 +86,8 @@ def area_mode(design: AreaDesign) -> AreaMode:
         beta=at.beta,
         beta_root=_root(at.cov_beta),
         tau=float(np.sqrt(start)),
-        theta=at.theta + design.offset[into],
-        theta_scale=np.sqrt(at.g1 + at.g2),
+        theta=(at.theta if back is None else back.back(at.theta)) + design.offset[into],
+        theta_scale=np.sqrt(at.g1 + at.g2 if back is None else back.diagonal(at.g1 + at.g2)),
         centring={name: choose(float(np.mean(A / (A + D))), float(at_mode - at_zero))},
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from hierlmm.bayes.areafamilies import AreaPrior, DattaRaoSmith, GaneshLahiri, Jeffreys, UniformShrinkage
+from hierlmm.bayes.correlated import sampling_eigenvalues
 from hierlmm.bayes.families import LKJ, Flat, HalfT, Normal, SDPrior
 from hierlmm.bayes.resolved import FactorPriors, ResolvedPriors, bound
 from hierlmm.design.types import AreaDesign, GroupingFactor, LMMDesign
@@ -51,7 +52,7 @@ def _resolve_area(priors: Priors, design: AreaDesign) -> ResolvedPriors:
             "Leave it out."
         )
     factor = design.spec.random[0].factor
-    D = tuple(float(value) for value in design.D[design.sampled])
+    D = tuple(float(value) for value in sampling_eigenvalues(design))
     sd = _of(priors.sd, "sd", {factor: (f"{factor}:Intercept",)})
     prior = bound(sd.get(f"{factor}:Intercept", _AREA_PRESETS[priors.preset]), D)
     if priors.correlation is not None:

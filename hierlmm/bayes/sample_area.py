@@ -15,6 +15,7 @@ from hierlmm.bayes.areascale import moments_exist, with_means, without_mean
 from hierlmm.bayes.areaterms import average, conditional
 from hierlmm.bayes.compile_area import hierarchical_area_model, marginal_area_model
 from hierlmm.bayes.compile_mode import area_mode
+from hierlmm.bayes.correlated import draw_effects
 from hierlmm.bayes.propriety import Propriety, area_propriety
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.results import Draws, Estimates
@@ -74,10 +75,7 @@ def complete(design: AreaDesign, draws: Draws, rng: np.random.Generator) -> Draw
     if "theta" in draws.variables:
         theta[..., into] = draws.variables["theta"][1]
     else:
-        D = design.D[into]
-        gamma = tau[..., None] ** 2 / (tau[..., None] ** 2 + D)
-        noise = rng.standard_normal(gamma.shape)
-        theta[..., into] += gamma * (design.y[into] - mean[..., into]) + np.sqrt(gamma * D) * noise
+        theta[..., into] += _effects(design, design.y[into] - mean[..., into], tau, rng)
     return Draws(
         variables={
             "beta": (("term",), beta),
@@ -88,6 +86,16 @@ def complete(design: AreaDesign, draws: Draws, rng: np.random.Generator) -> Draw
         coords={"term": design.fixed, "area": tuple(design.areas)},
         stats=draws.stats,
     )
+
+
+def _effects(design: AreaDesign, residual: Array, tau: Array, rng: np.random.Generator) -> Array:
+    """Effects (chains, draws, m) of the areas in the fit given tau (chains, draws) and y - x'beta."""
+    if design.covariance is not None:
+        flat = draw_effects(design, residual.reshape(-1, residual.shape[-1]), tau.ravel() ** 2, rng)
+        return flat.reshape(residual.shape)
+    D = design.D[design.sampled]
+    gamma = tau[..., None] ** 2 / (tau[..., None] ** 2 + D)
+    return np.asarray(gamma * residual + np.sqrt(gamma * D) * rng.standard_normal(gamma.shape))
 
 
 def _result(

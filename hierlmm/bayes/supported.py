@@ -10,7 +10,7 @@ from hierlmm.errors import SpecError, listed
 from hierlmm.spec.areaeffects import IndependentEffects
 from hierlmm.spec.covariance import Diagonal, General
 from hierlmm.spec.model import ModelSpec
-from hierlmm.spec.residual import Independent, SamplingVariances
+from hierlmm.spec.residual import AreaResidual, Independent
 
 
 def supported_design(
@@ -29,7 +29,7 @@ def supported_design(
 def check_supported(spec: ModelSpec) -> None:
     """Raise SpecError, naming all that stands in the way, for a spec that only REML and ML can fit."""
     found = []
-    if not isinstance(spec.residual, Independent | SamplingVariances):
+    if not isinstance(spec.residual, Independent | AreaResidual):
         found.append(f"residual={spec.residual!r}")
     if spec.weights is not None:
         found.append(f"weights={spec.weights!r}")

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.lmmresults import LMMPosterior
+from hierlmm.frequentist.area.correlated_prediction import working_data
 from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.area.spatial_results import SpatialAreaFit
 from hierlmm.frequentist.boundary_test import BoundaryTest, area_boundary_test, boundary_test
 from hierlmm.frequentist.lmm_frames import correlation
 from hierlmm.frequentist.lmm_results import LMMFit
@@ -99,9 +101,10 @@ def _area_row(fit: AreaFit, posterior: AreaPosterior) -> _Row:
 
 def _area_multiplier(fit: AreaFit) -> float:
     """Derivative in A at 0 of −2 the log-likelihood of the method; moments may give 0 where it is negative."""
-    design, into = fit.design, fit.design.sampled
+    if isinstance(fit, SpatialAreaFit):  # the largest over rho
+        return -2 * fit.certificate.score
     score = reml_score if likelihood_of(fit.method) == "reml" else ml_score
-    return float(-2 * score(0.0, design.y[into] - design.offset[into], design.X[into], design.D[into]))
+    return float(-2 * score(0.0, *working_data(fit)))
 
 
 def _lmm_rows(fit: LMMFit, posterior: LMMPosterior) -> Iterator[_Row]:

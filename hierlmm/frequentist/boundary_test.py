@@ -13,7 +13,10 @@ import numpy as np
 
 from hierlmm.design.types import GroupingFactor, LMMDesign
 from hierlmm.errors import DesignError, listed
+from hierlmm.frequentist.area.correlated_prediction import working_data
 from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.area.spatial_results import SpatialAreaFit
+from hierlmm.frequentist.area.spatial_tests import variance_test
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.likelihood.area.criterion import ml_criterion as area_ml
 from hierlmm.likelihood.area.criterion import reml_criterion as area_reml
@@ -22,6 +25,8 @@ from hierlmm.likelihood.area.interval import likelihood_of
 
 # A statistic this small beside the criteria it is the difference of is rounding: the fits are equal.
 ROUNDING = 1e-10
+# Simulations of the test of a spatial variance: p-values to about 0.01 near 5 %.
+SIMULATIONS = 399
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +90,17 @@ def boundary_test(fit: LMMFit, group: str, term: str) -> BoundaryTest:
 
 
 def area_boundary_test(fit: AreaFit) -> BoundaryTest:
-    """Compare the maximum of the likelihood of the fit's method with A = 0: ½ chi²(0) + ½ chi²(1)."""
+    """Compare the maximum of the likelihood of the fit's method with A = 0: ½ chi²(0) + ½ chi²(1).
+
+    With spatial effects rho is not identified at A = 0, and the law of the statistic is simulated, always with the same
+    draws; see `area.spatial_tests`.
+    """
+    if isinstance(fit, SpatialAreaFit):
+        found = variance_test(fit, SIMULATIONS, 0)
+        (group,) = fit.spec.random[0].group
+        return BoundaryTest(group=group, term="Intercept", statistic=found.statistic, df=(0, 1), p=found.p)
     design = fit.design
-    into = design.sampled
-    y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
+    y, X, D = working_data(fit)
     kind = likelihood_of(fit.method)
     criterion = area_reml if kind == "reml" else area_ml
     best = fit.A_hat if fit.method == kind else ESTIMATORS[kind](y, X, D).A

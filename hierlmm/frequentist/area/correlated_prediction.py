@@ -123,6 +123,15 @@ def leverage(fit: CorrelatedAreaFit) -> Vector:
     return out
 
 
+def working_data(fit: AreaFit) -> tuple[Vector, Matrix, Vector]:
+    """y (m,), X (m, p) and D (m,) of the areas in a fit, turned where their sampling errors are correlated."""
+    design, into = fit.design, fit.design.sampled
+    if design.covariance is None:
+        return design.y[into] - design.offset[into], design.X[into], design.D[into]
+    at = turned(design)
+    return at.design.y[into], at.design.X[into], at.errors.d
+
+
 def likelihood_interval(fit: CorrelatedAreaFit, level: float) -> tuple[float, float]:
     """Interval of A by the likelihood of the method, around its own maximum."""
     at = turned(fit.design)
