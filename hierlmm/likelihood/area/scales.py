@@ -27,9 +27,9 @@ Waves = NDArray[np.complex128]
 HALF_PI = np.pi / 2
 # Nodes reach this many standard deviations: the mass beyond is 1e-17.
 REACH = 8.6
-# The strip in which the logistic function is analytic has half width π/sd in standard deviations; the error of step h
-# is exp(−2π·width/h), and this many such units leave 1e-17. A step of a quarter serves every narrower one.
-UNITS, STEP = 40.0, 0.25
+# The sum of step h errs by exp(−2πd/h + d²/2), d the half width of a strip in which the logistic function is analytic,
+# in standard deviations: its poles are π/sd away. This exponent leaves 1e-16.
+EXPONENT = 37.0
 # Numbers in one slab of nodes x values.
 SLAB = 2_000_000
 
@@ -117,8 +117,7 @@ def logistic_moments(mean: Array, variance: Array) -> tuple[Array, Array]:
     mean, variance = np.broadcast_arrays(np.asarray(mean, dtype=np.float64), np.asarray(variance, dtype=np.float64))
     m, sd = mean.ravel(), np.sqrt(variance).ravel()
     widest = float(sd.max(initial=0.0))
-    step = min(STEP, 2 * np.pi**2 / (UNITS * widest)) if widest > 0 else STEP
-    number = int(np.ceil(REACH / step))
+    number = int(np.ceil(REACH / (step := _step(widest))))
     u = step * np.arange(-number, number + 1)
     weight = np.exp(-np.square(u) / 2)
     weight /= weight.sum()
@@ -129,6 +128,12 @@ def logistic_moments(mean: Array, variance: Array) -> tuple[Array, Array]:
         p = logistic(m[here, None] + sd[here, None] * u)
         first[here], second[here] = p @ weight, np.square(p) @ weight
     return first.reshape(mean.shape), second.reshape(mean.shape)
+
+
+def _step(sd: float) -> float:
+    """The step of the sum for the widest sd: π/sd wide a strip, or as wide as serves, which is √(2·EXPONENT)."""
+    d = min(np.pi / sd if sd > 0 else np.inf, np.sqrt(2 * EXPONENT))
+    return float(2 * np.pi * d / (EXPONENT + d**2 / 2))
 
 
 def _logistic_slope(theta: Array) -> Array:
