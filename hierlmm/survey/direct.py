@@ -70,8 +70,9 @@ def direct_estimates(
     variance    "with_replacement": between primary sampling units, as if drawn with replacement (Hansen and Hurwitz;
                 ultimate clusters); "fixed_size": without replacement, joint inclusion probabilities by Hájek's
                 approximation, exact where all are equal, (1 - n/N) s²/n; "poisson": π_kl = π_k π_l, for a total
-                Σ w(w - 1) y². Default "with_replacement"; "fixed_size" with sizes and neither weights nor a column of
-                strata or clusters. Hájek estimates are linearised first
+                Σ w(w - 1) y², too large where the size of the sample was fixed. Default "with_replacement";
+                "fixed_size" with sizes and neither weights nor strata nor clusters. Hájek estimates are linearised
+                first
     single_psu  strata of a single primary sampling unit: "error"; "missing": the areas in it have no variance;
                 "certainty": it adds none; "centre": it adds its squared distance from the mean over units
     missing_codes  values of the column that stand for a missing one, such as (8, 9)
