@@ -36,8 +36,8 @@ SECOND_ORDER = (
     "takes away, positive by construction: u exp(−c/u), u = g1 + g2 + 2 g3, c = g4 + g5"
 )
 AVERAGED = (
-    "averaged over what the data leave open about A and ρ, ρ uniform over its interval and A by the prior Σ(A+D)⁻²: "
-    "{why}, where an expansion around the estimate does not hold"
+    "averaged over what the data leave open about A and ρ, uniform in ρ and flat on A (with m <= p + 4 by the prior "
+    "(A+D̃)⁻², D̃ the median D): {why}, where an expansion around the estimate does not hold"
 )
 
 

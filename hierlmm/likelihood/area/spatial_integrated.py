@@ -4,12 +4,9 @@ Where Â = 0 or ρ̂ is at its end an expansion around the estimate says nothing
 
     E[(θ̂ − θ)(θ̂ − θ)' | y] = E_p[G1 + G2] + E_p[(θ̂(A, ρ) − θ̂)(θ̂(A, ρ) − θ̂)'],   p(A, ρ|y) ∝ exp ℓ_REML(A, ρ) π(A)
 
-for a prediction θ̂ that is any function of the data. ρ is uniform over its interval, and A has the prior
-
-    π(A) ∝ Σ_j (A + D_j)⁻²,   D_j the eigenvalues of the covariance of the sampling errors,
-
-the proper factor that the second-order matching priors of all areas share where the effects are independent (Datta, Rao
-and Smith 2005). The matrix is positive semidefinite.
+for a prediction θ̂ that is any function of the data. ρ is uniform over its interval, and A has the prior that
+`errors_integrated` takes for its matrix: flat, and (A + D̃)⁻² where m <= p + 4, D̃ the median eigenvalue of the
+covariance of the sampling errors. The matrix is positive semidefinite.
 """
 
 from __future__ import annotations
@@ -20,19 +17,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.area.criterion import reml_constant
-from hierlmm.likelihood.area.errors_integrated import Lattice, lattice_over_A
+from hierlmm.likelihood.area.criterion import reml_criterion
+from hierlmm.likelihood.area.errors_integrated import ELSEWHERE
 from hierlmm.likelihood.area.spatial import Node, Problem, node
 from hierlmm.likelihood.area.spatial_search import END
-from hierlmm.likelihood.area.working import working
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Places = NDArray[np.intp]
 
-# Steps in the logit of the place of ρ; values of (A, ρ) below this share of the highest are left out.
+# Steps in log A and in the logit of the place of ρ; values of (A, ρ) below this share of the highest are left out.
 STEP = 0.2
 NEGLIGIBLE = 1e-9
+# log A runs from this far below a typical sampling variance to where the integrand is exp(-DROP) of what it was.
+LOW, DROP = 16.0, 30.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,15 +74,17 @@ def _values(ends: tuple[float, float]) -> NDArray[np.float64]:
 
 def _slice(problem: Problem, rho: float, stretch: float) -> _Slice:
     at = node(problem, rho)
-    work = working(at.y, at.Q, at.d)
-    over: Lattice = lattice_over_A(work)
-    scale = work.basis.scale
-    A = over.A * scale
-    # the lattice comes with the prior of this node's own d, and that and dA in units of the smallest of them
-    unit = scale * float(work.basis.D.min())
-    own, prior = (np.log(np.square(unit / (A[:, None] + D)).sum(axis=1)) for D in (at.d, problem.errors.d))
-    constant = at.log_det_T - reml_constant(work) / 2 - math.log(unit) + math.log(stretch)
-    return _Slice(at, A, over.weight - own + prior + constant)
+    m, p = at.Q.shape
+    middle = float(np.median(problem.errors.d))
+    # in log A: dA = A du; beyond the data's spread the integrand falls as A^(1 - contrasts/2), or two powers faster
+    flat = m - p > ELSEWHERE
+    fall = (m - p) / 2 - (2 if flat else 0)
+    high = math.log(middle + float(at.y @ at.y)) + DROP / fall
+    u = np.arange(math.log(middle) - LOW, high, STEP)
+    A = np.exp(u)
+    prior = 0.0 if flat else -2 * np.log(A + middle)
+    loglik = -reml_criterion(A, at.y, at.Q, at.d) / 2 + at.log_det_T
+    return _Slice(at, A, loglik + prior + u + math.log(stretch))
 
 
 def _predicted(at: Node, A: Vector, rows: Matrix, own: Places) -> Matrix:
