@@ -85,6 +85,11 @@ def area_intervals(
     if kind not in get_args(Kind):
         raise FitError(f"`kind` is one of {', '.join(get_args(Kind))}; found {kind!r}. Use one of these.")
     z = quantile(level)
+    if kind in ("calibrated", "yoshimori_lahiri") and not _independent(fit):
+        raise FitError(
+            f"kind={kind!r} is of a model with independent area effects and sampling errors; this fit has a matrix for "
+            'one of them. Use kind="normal".'
+        )
     if kind == "calibrated":
         ends = _calibrated(fit, level, REPLICATES if replicates is None else replicates, seed, progress)
     elif replicates is not None or seed is not None:
@@ -107,6 +112,10 @@ def area_intervals(
     convention = CONVENTIONS[kind].format(likelihood=likelihood) + (fit.mse_kind if kind == "normal" else "")
     frame.attrs.update(kind=kind, convention=convention, level=level, notes=ends.notes)
     return frame if fit.spec.transformation is None else intervals_on_data_scale(fit, frame)
+
+
+def _independent(fit: AreaFit) -> bool:
+    return fit.design.covariance is None and fit.design.proximity is None
 
 
 def _around(fit: AreaFit, z: float, variance: Vector) -> _Ends:

@@ -67,6 +67,11 @@ def _found(
     if information is not None and information not in PRINTED:
         raise FitError(f"`information` is 'sum' or 'trace'; found {information!r}. Use one of these.")
     which: Information = information or fit.information
+    if kind != "default" and (fit.design.covariance is not None or fit.design.proximity is not None):
+        raise FitError(
+            f"kind={kind!r} is of a model with independent area effects and sampling errors; this fit has a matrix for "
+            'one of them. Use kind="default", the errors that it holds.'
+        )
     if kind in MEASURES:
         if seed is None:
             raise FitError(
