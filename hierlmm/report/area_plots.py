@@ -81,7 +81,8 @@ def plot_direct_model(result: AreaResult, *, ax: Axes) -> Axes:
     ax.set_xlim(*ends)
     ax.set_ylim(*ends)
     ax.set_aspect("equal")
-    pull = np.abs(x - y) / sd
+    # a proportion of 0 or 1 has an estimated variance of 0, and the model moves it
+    pull = np.abs(x - y) / np.where(sd > 0, sd, np.min(sd, where=sd > 0, initial=np.inf))
     for k in np.argsort(-pull, kind="stable")[: FARTHEST if len(frame) > 2 * FARTHEST else 0]:
         label = plain(frame["area"].iloc[k], SHORT)
         _named(ax, label, x[k], y[k], ends[0] + (0.04 + 0.025 * len(label)) * (ends[1] - ends[0]))

@@ -16,6 +16,7 @@ from hierlmm.likelihood.area.criterion import terms_and_factor
 from hierlmm.likelihood.area.exponentials import exponential_errors
 from hierlmm.likelihood.area.scales import SCALES
 from hierlmm.likelihood.area.variance import Solved
+from hierlmm.report.area_plots import plot_direct_model
 
 DATA = Path(__file__).parents[2] / "data"
 AREAS = pd.read_csv(DATA / "eusilcA_areas.csv")
@@ -359,3 +360,13 @@ def test_a_spatial_fit_is_taken_back_with_errors_by_moments():
     assert "θ ~ N(θ̂, mse)" in fit.back_transformed().mse_kind
     with pytest.raises(hl.FitError, match="spatially correlated"):
         fit.back_transformed(replicates=100, seed=1)
+
+
+def test_shares_of_0_and_1_are_drawn(recwarn):
+    """Their estimated sampling variance is 0; the picture of direct against model estimates divides by none."""
+    plt = pytest.importorskip("matplotlib.figure")
+    fit = hl.fit(SHARES, AREAS)
+
+    plot_direct_model(fit, ax=plt.Figure().add_subplot())
+
+    assert not recwarn.list
