@@ -21,6 +21,7 @@ from hierlmm.errors import (
     PriorError,
     SpecError,
 )
+from hierlmm.frequentist.area.mse_results import AreaMSE
 from hierlmm.frequentist.area.records import fit_records
 from hierlmm.frequentist.area.records_results import RecordsFit
 from hierlmm.frequentist.area.results import AreaFit
@@ -119,6 +120,7 @@ __all__ = [
     "SAR",
     # fits, posteriors, comparisons
     "AreaFit",
+    "AreaMSE",
     "TypeOneError",
     "simulate_type1",
     "AreaPosterior",

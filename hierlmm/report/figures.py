@@ -77,7 +77,7 @@ def _shrinkage_caption(comparison: Comparison) -> str:
     )
     if isinstance(comparison.fit, AreaFit) and comparison.fit.A_hat == 0:
         text += " The area variance is estimated as zero: every EBLUP is its regression estimate, and the blue "
-        text += "intervals rest on an expansion that does not hold there."
+        text += "intervals are from an error averaged over what the data leave open about that variance."
     return text
 
 

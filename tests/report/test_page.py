@@ -138,13 +138,14 @@ def test_no_conclusion_comes_before_anything_else(agreement, tmp_path):
     assert page.text.index(agreement.value) < page.text.index("How each analysis ended")
 
 
-def test_a_fit_at_zero_warns_where_its_errors_are_shown(tmp_path):
-    """Eight schools: Â = 0, where the expansion of the mean squared error does not hold."""
+def test_a_fit_at_zero_says_what_its_errors_are_where_they_are_shown(tmp_path):
+    """Eight schools: Â = 0, where no expansion of the mean squared error holds; milk: its formula, and its variance."""
     page, _ = page_of(comparison("eight-schools"), tmp_path)
 
     assert comparison("eight-schools").fit.A_hat == 0
-    assert "where this expansion does not hold" in page.text
+    assert "Â is 0, where an expansion around Â does not hold" in page.text
     assert "at zero" in page.text
+    assert "variance of Â behind g3: 2/Σ V⁻²" in page_of(comparison("milk"), tmp_path)[0].text
 
 
 def test_last_lines_reproduce_the_analysis(tmp_path, monkeypatch):
