@@ -202,7 +202,7 @@ def predicted(fit: AreaFit, frame: pd.DataFrame, X: NDArray[np.float64], level: 
     eblup, direct = (np.asarray(frame["basis"] == name) for name in ("eblup", "direct"))
     leverage = np.einsum("ij,jk,ik->i", X, fit.vcov_beta, X, optimize=True)
     theta, mse = frame["estimate"].to_numpy(), frame["mse"].to_numpy()
-    variance = np.select([eblup, direct], [fit.g1[at], 0.0], fit.A_hat)
+    variance = np.where(at >= 0, fit.g1[at], fit.A_hat)
     g2 = np.where(eblup, mse - (fit.mse - fit.g2)[at], leverage)
     here = OnModelScale(
         theta=theta,

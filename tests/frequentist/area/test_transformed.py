@@ -354,9 +354,11 @@ def test_a_spatial_fit_is_taken_back_with_errors_by_moments():
     W = pd.DataFrame(np.eye(94, k=1) + np.eye(94, k=-1), AREAS["area"], AREAS["area"])
     spec = replace(MEANS, area_effects=hl.SAR("W", standardise="rows"))
 
-    fit = hl.fit(spec, AREAS, matrices={"W": W})
+    fit = hl.fit(spec, AREAS.assign(Mean=AREAS["Mean"].where(AREAS.index != 5)), matrices={"W": W})
 
     assert_allclose(fit.areas["estimate"], np.exp(fit.eblup + fit.g1 / 2), rtol=1e-12)
+    for column in ("estimate", "mse", "lower", "upper"):
+        assert_allclose(fit.predict()[column], fit.areas[column], rtol=1e-9)
     assert "θ ~ N(θ̂, mse)" in fit.back_transformed().mse_kind
     with pytest.raises(hl.FitError, match="spatially correlated"):
         fit.back_transformed(replicates=100, seed=1)
