@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 
 # Components times quantiles that are solved for at once: about 30 MB an array.
 SLAB = 4_000_000
+# Above so many components times quantiles, a few seconds of work, quantiles are interpolated between KNOTS of them.
+LARGEST, KNOTS = 4_000_000, 200
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,14 +53,28 @@ class Marginals:
         return np.asarray(self.weight @ each)
 
     def pooled_quantiles(self, probability: Vector) -> Vector:
-        """Quantiles of the mean over areas of their distribution functions."""
+        """Quantiles of the mean over areas of their distribution functions, at probabilities that rise.
+
+        Of many areas some hundreds are solved for, evenly spaced in normal scores, and the others are taken from the
+        monotone cubic through these.
+        """
+        knots = max(KNOTS, LARGEST // self.mean.size)
+        if probability.size <= knots:
+            return self._back(self._pooled(probability))
+        from scipy.interpolate import PchipInterpolator
+        from scipy.special import ndtr, ndtri
+
+        score = ndtri(probability)
+        at = np.linspace(score[0], score[-1], knots)
+        return self._back(np.asarray(PchipInterpolator(at, self._pooled(ndtr(at)))(score)))
+
+    def _pooled(self, probability: Vector) -> Vector:
         M = self.mean.shape[1]
         shares = np.repeat(self.weight / M, M)
         mean, variance = self.mean.reshape(-1, 1), self.variance.reshape(-1, 1)
         size = max(1, SLAB // shares.size)
         some = (probability[a : a + size] for a in range(0, probability.size, size))
-        found = [mixture.quantiles(shares, mean, variance, levels)[:, 0] for levels in some]
-        return self._back(np.concatenate(found))
+        return np.concatenate([mixture.quantiles(shares, mean, variance, levels)[:, 0] for levels in some])
 
     def _back(self, theta: Vector) -> Vector:
         return back(self.scale, theta) if self.scale else theta

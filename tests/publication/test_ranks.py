@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 import hierlmm as hl
 from hierlmm.errors import DesignError, FitError
+from hierlmm.publication.marginals import normal
 
 
 def expected_ranks(estimate: np.ndarray, covariance: np.ndarray) -> np.ndarray:
@@ -213,3 +214,23 @@ def test_results_say_what_they_are_in_80_columns():
     ):
         assert max(map(len, text.splitlines())) <= 80
         assert "normal" in text
+
+
+def test_quantiles_of_many_areas_are_interpolated_between_exact_ones():
+    """20,000 areas: distribution function at the interpolated values by direct evaluation, within 1e-6."""
+    rng = np.random.default_rng(1)
+    mean, variance = rng.gamma(4.0, 1.0, 20_000), rng.uniform(0.1, 1.0, 20_000)
+    probability = (2 * np.arange(1, 20_001) - 1) / 40_000
+
+    value = normal(mean, variance).pooled_quantiles(probability)
+
+    some = np.arange(0, 20_000, 997)
+    G = norm.cdf((value[some, None] - mean) / np.sqrt(variance)).mean(axis=1)
+    assert_allclose(G, probability[some], atol=1e-6)
+    assert (np.diff(value) > 0).all()
+
+
+def test_more_draws_than_memory_holds_are_refused():
+    """The message says how many would do."""
+    with pytest.raises(FitError, match="Use draws=4166666 or fewer"):
+        hl.ranks(fitted(), draws=10_000_000, seed=1)
