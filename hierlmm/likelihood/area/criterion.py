@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hierlmm.likelihood.area.working import Factor, Working, factor, in_chunks, working
+from hierlmm.likelihood.area.working import Factor, Working, factor, in_chunks, root_of_one, working
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -68,8 +68,39 @@ def terms(A: Vector, work: Working) -> Terms:
 
 def terms_and_factor(A: Vector, work: Working) -> tuple[Terms, Factor]:
     """The same at a few values of A, with the least-squares fits there."""
+    if A.size == 1 and work.basis.tame and work.basis.Q.shape[1] and work.y.ndim == 1:
+        return _terms_at_one(float(A[0]), work)
     values, fit = _terms(A, work)
     return Terms(*values), fit
+
+
+def _terms_at_one(A: float, work: Working) -> tuple[Terms, Factor]:
+    """The same for one value of A and one response: fewer and smaller steps, which is all the time with few areas."""
+    Q, y = work.basis.Q, work.y
+    m, p = Q.shape
+    W = np.empty((3, m))
+    w, w2 = W[0], W[1]
+    np.divide(1.0, A + work.basis.D, out=w)
+    np.multiply(w, w, out=w2)
+    np.multiply(w2, w, out=W[2])
+    first, second, third = (W @ work.basis.QQ).reshape(3, p, p)
+    root, log_det = root_of_one(first)
+    delta = ((w * y) @ Q) @ root.T @ root
+    residual = y - Q @ delta
+    Py = w * residual
+    wPy = w * Py
+    inverse = root.T @ root
+    product, z = inverse @ second, root @ (wPy @ Q)
+    sum_w, sum_w2 = float(w.sum()), float(w @ w)
+    trace_P = sum_w - float(product.trace())
+    trace_P2 = sum_w2 - 2 * float(np.vdot(inverse, third)) + float(np.vdot(product, product.T))
+    yP2y, yP3y = float(Py @ Py), float(wPy @ Py) - float(z @ z)
+    ml = float(Py @ residual) - float(np.log(w).sum())
+    scores = (yP2y - sum_w) / 2, (yP2y - trace_P) / 2
+    slopes = sum_w2 / 2 - yP3y, trace_P2 / 2 - yP3y
+    values = np.array([ml, ml + log_det, *scores, *slopes, sum_w2 / 2, trace_P2 / 2, (yP2y + sum_w) / 2])
+    fit = Factor(root[None], delta[None], residual[None], np.array([log_det]))
+    return Terms(*values[:, None]), fit
 
 
 def _terms(A: Vector, work: Working) -> tuple[tuple[Vector, ...], Factor]:

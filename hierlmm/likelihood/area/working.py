@@ -199,8 +199,8 @@ def factor(w: Matrix, work: Working, prior: NormalPrior | None = None) -> Factor
         M = M + prior.rows.T @ prior.rows
         right = right + prior.rows.T @ prior.target
     if prior is None and work.basis.tame:
-        L = _cholesky(M)
-        root = _inverse(L[0], lower=1)[None] if len(L) == 1 else _solve(L, np.eye(p))
+        L: Array = np.asarray(np.linalg.cholesky(M), dtype=np.float64)
+        root = _solve(L, np.eye(p))
         log_det = 2 * np.log(L.diagonal(axis1=1, axis2=2)).sum(axis=1)
         delta = ((right[:, None, :] @ root.mT) @ root)[:, 0, :]
         return Factor(root, delta, work.y - delta @ Q.T, log_det)
@@ -265,13 +265,12 @@ def _orthonormal(X: Matrix) -> tuple[Matrix, Matrix]:
     return np.asarray(dorgqr(packed, tau)[0]), np.asarray(np.triu(packed[:p]), dtype=np.float64)
 
 
-def _cholesky(M: Array) -> Array:
-    """Lower Cholesky factors of M (N, p, p), which is well conditioned."""
-    if len(M) > 1 or not M.size:
-        return np.asarray(np.linalg.cholesky(M), dtype=np.float64)
+def root_of_one(M: Matrix) -> tuple[Matrix, float]:
+    """root (p, p), lower triangular with root' root = M⁻¹, and log|M|, of one well-conditioned M, p > 0."""
     from scipy.linalg.lapack import dpotrf
 
-    return np.asarray(dpotrf(M[0], lower=1)[0])[None]
+    L = dpotrf(M, lower=1)[0]
+    return _inverse(L, lower=1), 2 * sum(map(math.log, L.diagonal().tolist()))
 
 
 def _inverse(T: Matrix, *, lower: int) -> Matrix:

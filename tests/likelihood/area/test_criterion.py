@@ -112,6 +112,28 @@ def test_slopes_used_by_newton_are_the_derivatives_of_the_scores():
         assert_allclose(getattr(at, f"slope_{name}"), (4 * slope(1e-3) - slope(2e-3)) / 3, rtol=1e-7)
 
 
+def test_the_three_ways_to_the_same_terms_agree():
+    """Many values of A by batches, one by itself, and scores from cross-products: m = 5,000, so in two pieces."""
+    from dataclasses import fields
+
+    from hierlmm.likelihood.area.scan import Scores, quick_scores
+    from hierlmm.likelihood.area.working import working
+
+    for m in (14, 5000):
+        work = working(*problem(17, m=m))
+        A = np.array([0.0, 0.2, 1.0, 9.0])
+        many = area.terms(A, work)
+        quick = quick_scores(A, work)
+        for name in (field.name for field in fields(Scores)):
+            assert_allclose(getattr(quick, name), getattr(many, name), rtol=1e-9, atol=1e-9 * many.size[0])
+        for k in range(4):
+            one, fit = area.terms_and_factor(A[[k]], work)
+            for field in fields(area.Terms):
+                assert_allclose(getattr(one, field.name), getattr(many, field.name)[[k]], rtol=1e-11, atol=1e-12 * m)
+            M = (work.basis.Q.T / (A[k] + work.basis.D)) @ work.basis.Q
+            assert_allclose(fit.root[0].T @ fit.root[0] @ M, np.eye(3), atol=1e-12)
+
+
 def test_values_have_the_shape_of_A_and_do_not_depend_on_what_else_is_asked_for():
     """Evaluating 700 values of A at 400 areas goes through several pieces; one at a time it does not."""
     y, X, D = problem(7, m=400)
