@@ -3,6 +3,7 @@
 from hierlmm.bayes import priors
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.compile import prior_predictive, to_pymc
+from hierlmm.bayes.compoundresults import CompoundPosterior
 from hierlmm.bayes.engines import posterior
 from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.bayes.priors import Priors
@@ -29,6 +30,8 @@ from hierlmm.frequentist.area.thinning import Thinned, thin
 from hierlmm.frequentist.area.validation import validate
 from hierlmm.frequentist.area.validation_results import Validation
 from hierlmm.frequentist.bootstrap.results import Bootstrap
+from hierlmm.frequentist.compound.replicates import PriorReplicates
+from hierlmm.frequentist.compound.results import CompoundFit
 from hierlmm.frequentist.diagnostics.type1 import TypeOneError, simulate_type1
 from hierlmm.frequentist.inference.compare_models import compare_models
 from hierlmm.frequentist.inference.components_bootstrap import bootstrap_lrt
@@ -44,6 +47,7 @@ from hierlmm.frequentist.moments.results import MomentsFit
 from hierlmm.frequentist.moments.same_law import same_marginal_law
 from hierlmm.frequentist.moments.two_stage import two_stage
 from hierlmm.frequentist.moments.two_stage_results import TwoStage
+from hierlmm.likelihood.compound.unitlaw import UnitPosterior
 from hierlmm.publication.aggregation import Aggregates, aggregate
 from hierlmm.publication.benchmarked import Benchmarked
 from hierlmm.publication.benchmarking import benchmark
@@ -60,6 +64,8 @@ from hierlmm.spec import (
     SAR,
     Antedependence,
     ArcsineRoot,
+    BinomialSampling,
+    CompoundSpec,
     CompoundSymmetry,
     ContinuousAR1,
     Frequency,
@@ -71,12 +77,15 @@ from hierlmm.spec import (
     Log,
     Logit,
     ModelSpec,
+    NormalSampling,
+    PoissonSampling,
     Precision,
     SamplingCovariance,
     SamplingVariances,
     Stratified,
     Toeplitz,
     Unstructured,
+    compound,
     fay_herriot,
     lmm,
 )
@@ -112,6 +121,16 @@ __all__ = [
     "Stratified",
     "Toeplitz",
     "Unstructured",
+    # compound sampling
+    "BinomialSampling",
+    "CompoundFit",
+    "CompoundPosterior",
+    "CompoundSpec",
+    "NormalSampling",
+    "PoissonSampling",
+    "PriorReplicates",
+    "UnitPosterior",
+    "compound",
     # areas: scale of the model, effects
     "ArcsineRoot",
     "IndependentEffects",

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from hierlmm.bayes.compile_backend import backend
 from hierlmm.bayes.compile_mode import Centring, area_mode, lmm_mode
 from hierlmm.bayes.compile_priors import has_sampler
+from hierlmm.bayes.compoundpriors import CompoundPriors
 from hierlmm.bayes.priors import Priors, priors_from
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.supported import supported_design
+from hierlmm.design.compound import CompoundDesign
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import PriorError, SpecError, listed
+from hierlmm.spec.compound import CompoundSpec
 from hierlmm.spec.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ Form = Literal["hierarchical", "marginal"]
 
 
 def to_pymc(
-    spec: ModelSpec,
+    spec: ModelSpec | CompoundSpec,
     data: object,
     priors: Priors | str | Iterable[str] | None = None,
     form: Form = "hierarchical",
@@ -40,33 +43,67 @@ def to_pymc(
 
     Variables of a linear mixed model: `beta` (term), `sigma`, per grouping factor f `sd_f` (f_coef), `corr_f` (f_coef,
     f_coef_bis) where coefficients are correlated, `b_f` (f, f_coef). Of an area-level model, with the areas whose
-    sampling variance is positive: `beta` (term), `tau`, `A` = tau², `theta` (area). Flat priors stay flat: such a
-    model has a posterior but cannot be drawn from without data. Sampling moves in shifted and scaled coordinates
+    sampling variance is positive: `beta` (term), `tau`, `A` = tau², `theta` (area). Of compound counts, with the units
+    that have any: `beta` (term), `tau`, `mu` (unit), `theta` (unit), which is always centred. Flat priors stay flat:
+    such a model has a posterior but cannot be drawn from without data. Sampling moves in shifted and scaled coordinates
     that start at the restricted mode; the densities of the variables are untouched by it.
 
     Raises SpecError for weights and structures that only hl.fit knows, DesignError for data the spec cannot be fitted
     to, PriorError for priors that do not suit the design.
     """
+    if isinstance(spec, CompoundSpec):
+        from hierlmm.bayes.compoundengine import compound_design, resolve
+
+        units = compound_design(spec, data, matrices)
+        return compile_compound(units, resolve(priors_from(priors), units), form)
     design = supported_design(spec, data, matrices)
     return compile_model(design, priors_from(priors).resolve(design), form)
 
 
-def compile_model(design: LMMDesign | AreaDesign, priors: ResolvedPriors, form: Form = "hierarchical") -> pm.Model:
-    """The same for a design that is built and priors that are resolved."""
+def compile_compound(
+    design: CompoundDesign, priors: CompoundPriors | ResolvedPriors, form: Form = "hierarchical"
+) -> pm.Model:
+    """The same for a compound design: with normal sampling the area-level model."""
+    if isinstance(priors, ResolvedPriors):
+        assert design.area is not None
+        return compile_model(design.area, priors, form)
+    _check_form(form)
+    from hierlmm.bayes.compound_compile import compound_model
+
+    return compound_model(design, priors, form)
+
+
+def _check_form(form: str) -> None:
     if form not in ("hierarchical", "marginal"):
         raise SpecError(f"The form of a PyMC model is 'hierarchical' or 'marginal'; found {form!r}. Use one of these.")
+
+
+def compile_model(design: LMMDesign | AreaDesign, priors: ResolvedPriors, form: Form = "hierarchical") -> pm.Model:
+    """The same for a design that is built and priors that are resolved."""
+    _check_form(form)
     model, centring = _area(design, priors, form) if isinstance(design, AreaDesign) else _lmm(design, priors, form)
     model.parametrisation = centring if form == "hierarchical" else dict.fromkeys(centring, "integrated out")
     return model
 
 
 def _area(design: AreaDesign, priors: ResolvedPriors, form: Form) -> tuple[Any, dict[str, Centring]]:
+    if design.proximity is not None:
+        return _spatial(design, priors, form)
     from hierlmm.bayes.compile_area import hierarchical_area_model, marginal_area_model
 
     mode = area_mode(design)
     if form == "marginal":
         return marginal_area_model(design, priors, mode), mode.centring
     return hierarchical_area_model(design, priors, mode, next(iter(mode.centring.values()))), mode.centring
+
+
+def _spatial(design: AreaDesign, priors: ResolvedPriors, form: Form) -> tuple[Any, dict[str, Centring]]:
+    from hierlmm.bayes.compile_spatial import hierarchical_spatial_model, marginal_spatial_model, spatial_mode
+
+    mode = spatial_mode(design, priors)
+    if form == "marginal":
+        return marginal_spatial_model(design, priors, mode), mode.centring
+    return hierarchical_spatial_model(design, priors, mode, next(iter(mode.centring.values()))), mode.centring
 
 
 def _lmm(design: LMMDesign, priors: ResolvedPriors, form: Form) -> tuple[Any, dict[str, Centring]]:
@@ -85,6 +122,10 @@ def parametrisation(design: LMMDesign | AreaDesign) -> dict[str, Centring]:
     Centred where the effects are estimated mostly from their own data and their variance is clearly above zero at
     the REML estimate, non-centred otherwise (Papaspiliopoulos, Roberts & Sköld 2007, Statistical Science 22:59-73).
     """
+    if isinstance(design, AreaDesign) and design.proximity is not None:
+        from hierlmm.bayes.compile_spatial import spatial_mode
+
+        return spatial_mode(design).centring
     mode = area_mode(design) if isinstance(design, AreaDesign) else lmm_mode(design)
     return mode.centring
 

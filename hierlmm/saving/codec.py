@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.bayes.compoundpriors import CompoundPriors
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.design.compound import CompoundDesign
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import FileError
 from hierlmm.frequentist.area.results import AreaFit
@@ -64,12 +66,14 @@ class Encoder:
         return self._ours(value, at)
 
     def _ours(self, value: Any, at: str) -> Any:
-        if isinstance(value, (LMMDesign, AreaDesign)):
+        if isinstance(value, (LMMDesign, AreaDesign, CompoundDesign)):
             return {"is": "design", "number": self.designs.number(value, self)}
         if isinstance(value, LMMFit):
             return encode_lmm_fit(value, self, at)
         if isinstance(value, ModelSpec):
             return {"is": "spec", "toml": value.to_toml()}
+        if isinstance(value, CompoundPriors):
+            return {"is": "compound_priors", "value": self(value.to_mapping(), at)}
         if isinstance(value, ResolvedPriors):
             return {"is": "priors", "value": self(value.to_mapping(), at)}
         if (name := registry.value_name(value)) is not None:
@@ -144,6 +148,7 @@ DECODERS: Mapping[str, Callable[[Decoder, dict[str, Any]], Any]] = {
     "interval": lambda decode, code: pd.Interval(decode(code["left"]), decode(code["right"]), code["closed"]),
     "enum": lambda _, code: registry.enum_class(code["class"])[code["name"]],
     "spec": lambda _, code: ModelSpec.from_toml(code["toml"]),
+    "compound_priors": lambda decode, code: CompoundPriors.from_mapping(decode(code["value"])),
     "priors": lambda decode, code: ResolvedPriors.from_mapping(decode(code["value"])),
     "design": lambda decode, code: decode.designs.decode(code["number"], decode),
     "value": Decoder.value,

@@ -9,13 +9,16 @@ from typing import Any, cast
 import numpy as np
 
 from hierlmm.design import build, with_response
+from hierlmm.design.compound import CompoundDesign, build_compound, with_observations
 from hierlmm.design.moments import Moments
 from hierlmm.design.streamdesign import design_of
 from hierlmm.design.types import AreaDesign, Fingerprint, LMMDesign
 from hierlmm.errors import FileError, listed
+from hierlmm.spec.compound import CompoundSpec
+from hierlmm.spec.compoundtext import any_from_toml
 from hierlmm.spec.model import ModelSpec
 
-Design = LMMDesign | AreaDesign
+Design = LMMDesign | AreaDesign | CompoundDesign
 
 
 class Designs:
@@ -57,15 +60,22 @@ class Designs:
                 sums = Moments.from_bytes(np.asarray(decode(code["moments"])).tobytes())
                 self._known[number] = design_of(ModelSpec.from_toml(code["spec"]), sums)
                 return self._known[number]
-            matrices = {name: decode(table) for name, table in code.get("matrices", {}).items()}
-            first = build(ModelSpec.from_toml(code["spec"]), decode(code["table"]), matrices)
+            first = self._built(code, decode)
             y = decode(code["y"])
             self._known[number] = design = first
             if not np.array_equal(first.y, y, equal_nan=True):
-                self._known[number] = design = with_response(cast("Any", first), y)
+                anew = with_observations if isinstance(first, CompoundDesign) else with_response
+                self._known[number] = design = anew(cast("Any", first), y)
                 self._origins[id(design)] = first
             _check(design, Fingerprint(**code["fingerprint"]))
         return self._known[number]
+
+    def _built(self, code: dict[str, Any], decode: Callable[[Any], Any]) -> Design:
+        spec = any_from_toml(code["spec"])
+        if isinstance(spec, CompoundSpec):
+            return build_compound(spec, decode(code["table"]))
+        matrices = {name: decode(table) for name, table in code.get("matrices", {}).items()}
+        return build(spec, decode(code["table"]), matrices)
 
     def origin(self, design: Design) -> Design | None:
         """For a decoded design whose response is not its table's, as after a refit: the design of the table."""

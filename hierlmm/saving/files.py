@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from hierlmm.bayes.arearesults import AreaPosterior
+from hierlmm.bayes.compoundresults import CompoundPosterior
 from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.compare.results import Comparison
 from hierlmm.errors import FileError
 from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.compound.results import CompoundFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.moments.results import MomentsFit
 from hierlmm.saving.archive import MANIFEST, Source, Store, replacing
@@ -22,7 +24,9 @@ from hierlmm.saving.codec import Decoder, Encoder
 from hierlmm.saving.designs import Designs
 from hierlmm.saving.manifest import KINDS, Result, check, head
 
-Saved = LMMFit | AreaFit | MomentsFit | LMMPosterior | AreaPosterior | Comparison
+Saved = (
+    LMMFit | AreaFit | MomentsFit | CompoundFit | LMMPosterior | AreaPosterior | CompoundPosterior | Comparison
+)
 
 # What reading raises where the bytes are not those that were written.
 DAMAGE = (

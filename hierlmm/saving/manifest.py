@@ -14,25 +14,28 @@ import scipy
 
 import hierlmm
 from hierlmm.bayes import lattice
+from hierlmm.bayes.compoundresults import CompoundPosterior
 from hierlmm.bayes.results import Posterior
 from hierlmm.compare.results import Comparison
 from hierlmm.errors import FileError
 from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.compound.results import CompoundFit
 from hierlmm.frequentist.lmm_results import LMMFit
 from hierlmm.frequentist.moments import quadratic
 from hierlmm.frequentist.moments.results import MomentsFit
 from hierlmm.likelihood import optimum, trust_region
 from hierlmm.likelihood.area import variance as area_variance
+from hierlmm.likelihood.compound import maximum
 
 # Raised whenever an older hierlmm would misread a file; files of every format up to this one are read.
 FORMAT = 1
 KINDS = (
     "LMMFit", "AreaFit", "CorrelatedAreaFit", "SpatialAreaFit", "MomentsFit", "LMMPosterior", "AreaPosterior",
-    "Comparison",
+    "SpatialAreaPosterior", "CompoundFit", "CompoundPosterior", "Comparison",
 )  # fmt: skip
 SAMPLERS = ("pymc", "pytensor", "nutpie")
 
-Result = LMMFit | AreaFit | MomentsFit | Posterior | Comparison
+Result = LMMFit | AreaFit | MomentsFit | CompoundFit | Posterior | CompoundPosterior | Comparison
 
 
 def head(result: Result) -> dict[str, Any]:
@@ -51,14 +54,16 @@ def about(result: Result) -> dict[str, Any]:
     """How a result was computed: method or engine, seed, priors, and the tolerances in force."""
     if isinstance(result, Comparison):
         return {"fit": about(result.fit), "posterior": about(result.posterior)}
-    if isinstance(result, Posterior):
+    if isinstance(result, Posterior | CompoundPosterior):
         tolerances = {"lattice_agreement": lattice.AGREE} if result.engine == "integrate" else {}
         priors = list(result.priors.describe())
         return {"engine": result.engine, "seed": int(result.seed), "priors": priors, "tolerances": tolerances}
     return {"method": result.method, "tolerances": _tolerances(result)}
 
 
-def _tolerances(fit: LMMFit | AreaFit | MomentsFit) -> dict[str, float]:
+def _tolerances(fit: LMMFit | AreaFit | MomentsFit | CompoundFit) -> dict[str, float]:
+    if isinstance(fit, CompoundFit):
+        return {"step": maximum.STEP, "decrement": maximum.DECREMENT, "gradient": maximum.GRADIENT}
     if isinstance(fit, MomentsFit):
         return {"settled": quadratic.SETTLED}
     if isinstance(fit, AreaFit):
@@ -81,7 +86,7 @@ def versions(result: Result) -> dict[str, str]:
         "pandas": pd.__version__,
     }
     posterior = result.posterior if isinstance(result, Comparison) else result
-    sampled = isinstance(posterior, Posterior) and posterior.engine == "nuts"
+    sampled = isinstance(posterior, Posterior | CompoundPosterior) and posterior.engine == "nuts"
     return {**known, **({name: v for name in SAMPLERS if (v := _version(name))} if sampled else {})}
 
 

@@ -3,6 +3,7 @@
 from hierlmm.spec.areaeffects import SAR, AreaEffects, IndependentEffects
 from hierlmm.spec.build import fay_herriot, lmm
 from hierlmm.spec.columns import Columns
+from hierlmm.spec.compound import BinomialSampling, CompoundSpec, NormalSampling, PoissonSampling, compound
 from hierlmm.spec.covariance import CompoundSymmetric, Covariance, Diagonal, General, Identity
 from hierlmm.spec.model import ModelSpec
 from hierlmm.spec.residual import (
@@ -30,7 +31,9 @@ __all__ = [
     "Antedependence",
     "ArcsineRoot",
     "AreaEffects",
+    "BinomialSampling",
     "Columns",
+    "CompoundSpec",
     "CompoundSymmetric",
     "CompoundSymmetry",
     "ContinuousAR1",
@@ -47,6 +50,8 @@ __all__ = [
     "Log",
     "Logit",
     "ModelSpec",
+    "NormalSampling",
+    "PoissonSampling",
     "Precision",
     "RandomTerm",
     "SamplingCovariance",
@@ -55,6 +60,7 @@ __all__ = [
     "Toeplitz",
     "Transformation",
     "Unstructured",
+    "compound",
     "fay_herriot",
     "lmm",
 ]

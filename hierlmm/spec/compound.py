@@ -30,6 +30,10 @@ class NormalSampling:
 
     variance: str | float
 
+    def __post_init__(self) -> None:
+        if isinstance(self.variance, int | float) and not isinstance(self.variance, bool):
+            object.__setattr__(self, "variance", float(self.variance))  # a number of numpy is written like another
+
 
 @dataclass(frozen=True, slots=True)
 class PoissonSampling:

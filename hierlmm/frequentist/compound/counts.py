@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design.compound import CompoundDesign
 from hierlmm.errors import FitError, SpecError, listed
-from hierlmm.frequentist.compound.errors import added, null_covariance, observed_covariance, sensitivities
+from hierlmm.frequentist.compound.errors import added, averaged, null_covariance, observed_covariance, sensitivities
 from hierlmm.frequentist.compound.results import CompoundFit, CompoundOutcome
 from hierlmm.likelihood.compound.conjugate import posterior
 from hierlmm.likelihood.compound.marginal import Counts, link_of, mean_of
@@ -131,7 +131,11 @@ def _fitted(
     mu = mean_of(family, eta)
     law = posterior(family, design.y, design.size, mu, phi)
     y, size = np.where(there, design.y, 0.0), np.where(there, design.size, 0.0)
-    J = sensitivities(family, y, size, design.X, eta, phi)
+    variance: Vector
+    if phi > 0:
+        variance = law.variance + added(sensitivities(family, y, size, design.X, eta, phi), covariance)
+    else:
+        variance = averaged(count_data(design), beta, design.y, design.size, design.X, design.offset)
     return CompoundFit(
         design=design,
         method=method,
@@ -145,8 +149,8 @@ def _fitted(
         gamma=law.gamma,
         estimate=law.mean,
         conditional_variance=law.variance,
-        variance=law.variance + added(J, covariance),
-        variance_valid=outcome is CompoundOutcome.INTERIOR,
+        variance=variance,
+        variance_valid=bool(np.isfinite(variance).all()),
         risk=np.nan,
         bound=np.inf,
         loglik=loglik,
@@ -163,6 +167,6 @@ def _on_maximum(found: DispersionEstimate) -> Iterator[str]:
 def _on_zero(outcome: CompoundOutcome) -> Iterator[str]:
     if outcome is CompoundOutcome.AT_ZERO:
         yield (
-            "At a variance of zero the units' posteriors are points, and their standard errors are the expansion's at "
-            'a place where it does not hold. Intervals by intervals("laird_louis"), or hl.posterior(...), do.'
+            "At a variance of zero the units' posteriors are points. Their standard errors are averaged over what the "
+            "data leave open about that variance, in proportion to its likelihood."
         )

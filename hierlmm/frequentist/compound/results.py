@@ -65,7 +65,7 @@ class CompoundFit:
     estimate     (M,) estimates of θ_i
     conditional_variance  (M,) posterior variance of θ_i at the estimated prior: what naive intervals are made of
     variance     (M,) the same with the error of the estimated prior, positive: see `compound.errors`
-    variance_valid  whether `variance` holds; at zero it takes the expansion where it has no ground
+    variance_valid  whether `variance` holds; False where too few units say anything of the prior's variance
     risk         Stein's unbiased estimate of Σ E(θ̂_i − θ_i)² for the rules of Stein, nan for the others
     bound        how far limited translation may move a mean, in √B̂ standard deviations; infinite for other methods
     loglik       log marginal likelihood at the estimates, all constants (normal "reml": the restricted one)

@@ -9,7 +9,7 @@ At φ = 0 it is a point at μ. A unit without observations has the prior: y and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 Family = Literal["normal", "poisson", "binomial"]
+
+# Beyond this shape a gamma or beta is normal to 1e-9 of its mean, and its own functions lose their digits.
+NEARLY_NORMAL = 1e9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,28 +52,40 @@ class Posterior:
     def cdf(self, x: ArrayLike) -> Array:
         """P(θ <= x)."""
         at = np.asarray(x, dtype=np.float64)
-        return np.where(self.variance > 0, _CDF[self.family](at, self), np.where(at >= self.mean, 1.0, 0.0))
+        return np.where(self.variance > 0, self._chosen(_CDF, at), np.where(at >= self.mean, 1.0, 0.0))
 
     def density(self, x: ArrayLike) -> Array:
         """Density at x: infinite at the mean of a point, 0 elsewhere."""
         at = np.asarray(x, dtype=np.float64)
-        return np.where(self.variance > 0, _DENSITY[self.family](at, self), np.where(at == self.mean, np.inf, 0.0))
+        return np.where(self.variance > 0, self._chosen(_DENSITY, at), np.where(at == self.mean, np.inf, 0.0))
 
     def quantile(self, p: ArrayLike) -> Array:
         """x with P(θ <= x) = p, 0 < p < 1."""
         at = np.asarray(p, dtype=np.float64)
-        return np.where(self.variance > 0, _QUANTILE[self.family](at, self), self.mean + 0 * at)
+        return np.where(self.variance > 0, self._chosen(_QUANTILE, at), self.mean + 0 * at)
+
+    def _chosen(self, table: Mapping[Family, Callable[[Array, Posterior], Array]], at: Array) -> Array:
+        """A function of the family, the normal one where the law is nearly normal."""
+        own = table[self.family](at, self)
+        if self.family == "normal" or not (self.narrow & (self.variance > 0)).any():
+            return own
+        return np.where(self.narrow, table["normal"](at, self), own)
+
+    @property
+    def narrow(self) -> NDArray[np.bool_]:
+        """Which laws are so narrow that they are normal."""
+        return np.asarray((self.a > NEARLY_NORMAL) if self.family == "poisson" else self.a + self.b > NEARLY_NORMAL)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Draws of `shape`, to which the laws are broadcast."""
         wide = [np.broadcast_to(part, shape) for part in (self.a, self.b, self.mean, self.variance)]
         a, b, mean, variance = wide
-        point = variance == 0
-        a, b = np.where(point, 1.0, a), np.where(point, 1.0, b)
         if self.family == "normal":
             return np.asarray(rng.normal(mean, np.sqrt(variance)))
+        narrow = np.broadcast_to(self.narrow | (self.variance == 0), shape)
+        a, b = np.where(narrow, 1.0, a), np.where(narrow, 1.0, b)
         drawn = rng.gamma(a, 1.0 / b) if self.family == "poisson" else rng.beta(a, b)
-        return np.where(point, mean, drawn)
+        return np.where(narrow, rng.normal(mean, np.sqrt(variance)), drawn) if narrow.any() else np.asarray(drawn)
 
 
 def posterior(family: Family, y: ArrayLike, size: ArrayLike, mu: ArrayLike, phi: ArrayLike) -> Posterior:
@@ -199,15 +214,16 @@ def _normal_quantile(p: Array, law: Posterior) -> Array:
 
 
 def _finite(law: Posterior) -> tuple[Array, Array]:
-    """The parameters, 1 where the law is a point and they are not used."""
-    point = law.variance == 0
-    return np.where(point, 1.0, law.a), np.where(point, 1.0, law.b)
+    """The parameters, 1 where the law is a point or nearly normal and they are not used."""
+    aside = (law.variance == 0) | law.narrow
+    return np.where(aside, 1.0, law.a), np.where(aside, 1.0, law.b)
 
 
 def _sd(law: Posterior) -> Array:
     return np.asarray(np.sqrt(np.where(law.variance > 0, law.variance, 1.0)))
 
 
-_CDF = {"poisson": _gamma_cdf, "binomial": _beta_cdf, "normal": _normal_cdf}
-_DENSITY = {"poisson": _gamma_density, "binomial": _beta_density, "normal": _normal_density}
-_QUANTILE = {"poisson": _gamma_quantile, "binomial": _beta_quantile, "normal": _normal_quantile}
+Table = dict[Family, Callable[[Array, Posterior], Array]]
+_CDF: Table = {"poisson": _gamma_cdf, "binomial": _beta_cdf, "normal": _normal_cdf}
+_DENSITY: Table = {"poisson": _gamma_density, "binomial": _beta_density, "normal": _normal_density}
+_QUANTILE: Table = {"poisson": _gamma_quantile, "binomial": _beta_quantile, "normal": _normal_quantile}

@@ -107,10 +107,12 @@ def binomial_mean_terms(k: Array, n: Array, eta: Array, phi: Array) -> MeanTerms
 
 def poisson_log_density(y: Array, exposure: Array, eta: Array, phi: Array) -> Array:
     """`poisson_terms(...).value` at φ > 0 and any η, where exp(η) may overflow."""
-    log_m = np.log(exposure) + eta
-    log_w = np.log(phi) + log_m
+    log_m, log_phi = np.log(exposure) + eta, np.log(phi)
+    log_w = log_phi + log_m
     log1p = np.logaddexp(0.0, log_w)
-    return np.asarray(log_rising(y, phi) - y * (log1p - log_m) - log1p / phi - _log_factorial(y))
+    # log m/(1 + w), whose parts cancel where w is large
+    log_ratio_m = np.where(log_w > 0, -log_phi - np.logaddexp(0.0, -log_w), log_m - log1p)
+    return np.asarray(log_rising(y, phi) + y * log_ratio_m - log1p / phi - _log_factorial(y))
 
 
 def binomial_log_density(k: Array, n: Array, eta: Array, phi: Array) -> Array:
