@@ -134,7 +134,8 @@ def _aggregates(
         }
     )
     if sums.half == "posterior":
-        frame["mcse"] = np.zeros(len(W)) if sums.nodes is not None else monte_carlo_error(sums.drawn)
+        exact = sums.nodes is not None or sums.draws is None
+        frame["mcse"] = np.zeros(len(W)) if exact else monte_carlo_error(sums.drawn)
     covariance = pd.DataFrame(sums.errors.dense(), labels, labels)
     return Aggregates(frame=frame, covariance=covariance, of=of, level=level, estimates=sums, notes=_notes(sums))
 

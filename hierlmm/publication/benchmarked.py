@@ -66,7 +66,7 @@ class Benchmarked:
 
     @property
     def covariance(self) -> pd.DataFrame:
-        """(M, M) covariance matrix of the errors after benchmarking, labelled; by linearisation in every case."""
+        """(M, M) covariance matrix of the errors after benchmarking, labelled; its correlations by linearisation."""
         areas = self.estimates.areas
         return pd.DataFrame(self.estimates.errors.dense(), areas, areas)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import FitError
-from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
 from hierlmm.likelihood.area.errors_matrix import ErrorMatrix
 from hierlmm.likelihood.area.moments import blup
 from hierlmm.publication.bent import Bent, slope
@@ -28,8 +28,13 @@ REMEDY = (
 
 
 def estimates_of(result: object) -> AreaEstimates:
-    """The common form of a fit, a posterior, or an earlier step. Raises FitError for anything else."""
+    """The common form of a fit, a posterior, or an earlier step.
+
+    Raises FitError for anything else, and for a fit that did not converge.
+    """
     if isinstance(result, AreaFit):
+        if result.outcome is AreaOutcome.NOT_CONVERGED:
+            raise FitError(f"Only a fit that converged is published. {result.outcome.value}")
         return _of_fit(result)
     if isinstance(result, AreaPosterior):
         return _of_posterior(result)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -12,6 +14,7 @@ from scipy.stats import norm
 
 import hierlmm as hl
 from hierlmm.errors import DesignError, FitError
+from hierlmm.frequentist.area.results import AreaOutcome
 from hierlmm.likelihood.area.many import estimate_many, predict_many
 
 
@@ -165,6 +168,8 @@ def test_what_is_no_area_level_result_is_refused():
     """Also unknown options; the message says what to make first."""
     with pytest.raises(FitError, match="area-level fit or posterior"):
         hl.aggregate(table(), weights=1.0)
+    with pytest.raises(FitError, match="Only a fit that converged"):
+        hl.aggregate(replace(fitted(), outcome=AreaOutcome.NOT_CONVERGED), weights=1.0)
     with pytest.raises(FitError, match="'mean' or 'total'"):
         hl.aggregate(fitted(), weights=1.0, of="sum")
     with pytest.raises(FitError, match="level"):
@@ -178,3 +183,20 @@ def test_a_result_says_what_it_is_in_80_columns():
 
         assert "Means of larger areas" in text
         assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_posterior_without_draws_serves_as_far_as_it_is_exact():
+    """Sums and what was benchmarked to internal totals need none; what does says so."""
+    bare = hl.posterior(posterior().spec, table(), draws=0, seed=1)
+    w = by_area("pop").where(by_area("y").notna(), 0.0).astype(float)
+    w /= w.sum()
+
+    regions = hl.aggregate(bare, by="region", weights="pop", data=table()).frame
+    inside = hl.aggregate(hl.benchmark(bare, "internal", w), weights=w).frame.iloc[0]
+
+    assert_allclose(regions["estimate"], hl.aggregate(posterior(), by="region", weights="pop", data=table()).frame[
+        "estimate"], rtol=1e-12)  # fmt: skip
+    assert inside["mcse"] == 0
+    assert_allclose(inside["estimate"], inside["direct"], rtol=1e-12)
+    with pytest.raises(FitError, match="draws=4000"):
+        hl.aggregate(hl.benchmark(bare, 12.5, shares()), by="region", weights="pop", data=table())
