@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.survey.direct_notes import direct_notes
 from hierlmm.survey.direct_results import NO_RECORDS, ONE_SIDED, SINGLE_UNIT, ZERO_VARIANCE, DirectEstimates
+from hierlmm.survey.direct_summary import direct_notes
 from hierlmm.survey.estimates import Estimate, estimate
 from hierlmm.survey.indicators import Indicator
 from hierlmm.survey.limits import korn_graubard, one_sided, t_limits
@@ -23,10 +23,9 @@ from hierlmm.survey.plan import (
     VarianceKind,
     make_plan,
 )
-from hierlmm.survey.pooled import pooled_design_effect
 from hierlmm.survey.sample import Sample, read_sample
 from hierlmm.survey.units import units_of
-from hierlmm.survey.variances import Spread, between_units, singly
+from hierlmm.survey.variances import Spread, between_units, pooled_design_effect, singly
 
 Vector = NDArray[np.float64]
 

@@ -86,3 +86,8 @@ class Function:
     diagnostics: Mapping[str, float]
     beside: Mapping[str, Vector]
     notes: tuple[str, ...]
+
+
+def quoted(name: str) -> str:
+    """A column's name as a formula writes it."""
+    return name if name.isidentifier() else f"`{name}`"

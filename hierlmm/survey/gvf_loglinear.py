@@ -12,7 +12,7 @@ from hierlmm.errors import DesignError, SpecError, listed
 from hierlmm.spec.build import lmm
 from hierlmm.spec.formula import term_columns
 from hierlmm.spec.model import ModelSpec
-from hierlmm.survey.gvf import Function, LogLinearGVF, Raw
+from hierlmm.survey.gvf import Function, LogLinearGVF, Raw, quoted
 from hierlmm.survey.limits import quantile
 
 Vector = NDArray[np.float64]
@@ -85,7 +85,7 @@ def _design(spec: ModelSpec, table: pd.DataFrame) -> LMMDesign:
 def _spec(model: LogLinearGVF, raw: Raw) -> tuple[ModelSpec, bool]:
     """The formula as a regression, and whether it is one of the relvariance."""
     spec = lmm(model.formula)
-    wanted = {f"log({_name(raw.names[1])})": False, f"log({RELATIVE})": True}
+    wanted = {f"log({quoted(raw.names[1])})": False, f"log({RELATIVE})": True}
     if spec.response not in wanted:
         raise SpecError(
             f"A log-linear variance function is of {' or '.join(wanted)}; found {spec.response} in "
@@ -97,10 +97,6 @@ def _spec(model: LogLinearGVF, raw: Raw) -> tuple[ModelSpec, bool]:
             "terms with a bar."
         )
     return spec, wanted[spec.response]
-
-
-def _name(name: str) -> str:
-    return name if name.isidentifier() else f"`{name}`"
 
 
 def _table(raw: Raw, spec: ModelSpec, relative: bool) -> pd.DataFrame:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import DesignError, listed
 from hierlmm.survey.gvf import DesignEffectGVF, Function, Raw
-from hierlmm.survey.pooled import pooled_design_effect
 from hierlmm.survey.tables import numbers
+from hierlmm.survey.variances import pooled_design_effect
 
 Vector = NDArray[np.float64]
 Mask = NDArray[np.bool_]

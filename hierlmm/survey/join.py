@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import DesignError, listed
 from hierlmm.survey.direct_results import DirectEstimates
-from hierlmm.survey.keys import matched
 from hierlmm.survey.plan import chosen
 from hierlmm.survey.population import check_at_least
 from hierlmm.survey.smoothing_results import SmoothedVariances
-from hierlmm.survey.tables import area_labels, numbers, whole_table
+from hierlmm.survey.tables import area_labels, matched, numbers, whole_table
 
 Codes = NDArray[np.intp]
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from hierlmm.design.column import Column
 from hierlmm.design.source import read
 from hierlmm.errors import DesignError, listed
-from hierlmm.survey.keys import matched, unique_labels
-from hierlmm.survey.tables import column_names
+from hierlmm.survey.tables import column_names, matched, unique_labels
 
 Vector = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -40,11 +39,7 @@ def population_sizes(given: object, name: str, labels: pd.Index) -> tuple[Vector
 
 def column_sizes(column: Column, codes: Codes, labels: pd.Index) -> Vector:
     """(M,) sizes of the areas from a column of the records, which must be one number within each area."""
-    if not column.is_number:
-        raise DesignError(
-            f"Population sizes must be numeric; column {column.name} holds {column.kind}. Convert it to numbers."
-        )
-    values = column.numbers()
+    values = _numbers(column)
     sizes = np.full(len(labels), np.nan)
     sizes[codes] = values
     if (mixed := values != sizes[codes]).any():
@@ -97,7 +92,7 @@ def _read(given: object, name: str) -> tuple[pd.Index, Vector]:
     if name not in names or len(others) != 1:
         raise DesignError(
             f"Population sizes are a mapping, a Series or a table of two columns, {name} and the size; found columns "
-            f"{listed(names)}. Select the two."
+            f"{listed(names)}. Select the two; where the areas are the index, call .reset_index() first."
         )
     source = read(given, [name, others[0]])
     areas = pd.Index(source.table()[name])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hierlmm.design.areavariances import Known, is_absurd, variance_notes
 from hierlmm.errors import DesignError, SpecError, listed
 from hierlmm.survey.direct_results import DirectEstimates
-from hierlmm.survey.gvf import DesignEffectGVF, LogLinearGVF, Raw, VarianceModel
+from hierlmm.survey.gvf import DesignEffectGVF, LogLinearGVF, Raw, VarianceModel, quoted
 from hierlmm.survey.gvf_loglinear import log_linear
 from hierlmm.survey.gvf_proportions import from_design_effect
 from hierlmm.survey.plan import chosen
@@ -122,16 +122,12 @@ def _model(model: object, direct: object, variance: str, size: str) -> VarianceM
         if isinstance(direct, DirectEstimates):
             proportion = direct.plan.quantity == "proportion"
             return DesignEffectGVF() if proportion else LogLinearGVF()
-        return LogLinearGVF(f"log({_quoted(variance)}) ~ log({_quoted(size)})")
+        return LogLinearGVF(f"log({quoted(variance)}) ~ log({quoted(size)})")
     if not isinstance(model, LogLinearGVF | DesignEffectGVF):
         raise SpecError(
             f"A variance function is hl.LogLinearGVF(...) or hl.DesignEffectGVF(...); found {model!r:.60}. Use one."
         )
     return model
-
-
-def _quoted(name: str) -> str:
-    return name if name.isidentifier() else f"`{name}`"
 
 
 def _known(raw: Raw) -> Known:

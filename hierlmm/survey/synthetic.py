@@ -17,12 +17,11 @@ from hierlmm.survey.direct_results import DirectEstimates
 from hierlmm.survey.direct_summary import left_out
 from hierlmm.survey.estimates import estimate
 from hierlmm.survey.indicators import Indicator
-from hierlmm.survey.keys import matched
 from hierlmm.survey.plan import DirectOptions, Estimator, Plan, SinglePSU, make_plan
 from hierlmm.survey.population import check_at_least
 from hierlmm.survey.sample import Sample, read_sample
 from hierlmm.survey.synthetic_results import CompositeEstimates, SyntheticEstimates
-from hierlmm.survey.tables import area_labels, column_names, numbers, whole_table
+from hierlmm.survey.tables import area_labels, column_names, matched, numbers, whole_table
 from hierlmm.survey.units import units_of
 from hierlmm.survey.variances import covariance_between_units
 
