@@ -25,11 +25,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.errors import DesignError, FitError, listed
+from hierlmm.errors import FitError
 from hierlmm.frequentist.area.tables import quantile, ratio
 from hierlmm.frequentist.bootstrap.arguments import finite, generator_of
 from hierlmm.publication.adjustment import Adding, Adjustment, Scaling, refuse_stuck, spreading
 from hierlmm.publication.benchmarked import Benchmarked, ErrorMethod, Method
+from hierlmm.publication.checking import benchmark_notes, check_units, total_checks
 from hierlmm.publication.covariance import ROUNDING, Adjusted, ErrorCovariance, Factored, Rescaled, rescaled, root
 from hierlmm.publication.estimates import AreaEstimates
 from hierlmm.publication.keyed import numbers, refuse
@@ -40,9 +41,6 @@ from hierlmm.publication.totals import Constraints, Of, Unlisted, constraints_of
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Array = NDArray[np.float64]
-
-# Standard errors between a total and the areas' own sum from which on the two are said to disagree.
-DISAGREE = 3.0
 
 
 def benchmark(
@@ -72,7 +70,8 @@ def benchmark(
              from area labels; 0 or more
     method   "ratio": θ̂ times one factor a group. "difference": plus one shift a group. "raking": ratio, over several
              groupings the product of one factor each, found by iteration. "optimal": the smallest Σ φ (θ̂_b − θ̂)²
-    groups   the group of each area, given like the weights; a list of groupings; None for one total over all areas
+    groups   the group of each area, given like the weights; a list of groupings, for every method but "ratio"; None for
+             one total over all areas
     of       "mean": each total is Σ w θ with shares w that add up to 1 in the group, or they are refused. "total":
              each total is Σ w θ, whatever the sum of w
     loss     of "optimal": "covariance", the inverse of Σ in place of φ, which has the least mean squared error where
@@ -95,8 +94,8 @@ def benchmark(
     W, target = constraints.W, constraints.target
     estimates.require(np.asarray((constraints.member > 0).any(axis=0)))
     before = np.where(estimates.exists, estimates.estimate, 0.0)
-    checks = _checks(estimates, constraints, before)
-    _check_units(checks, constraints, method, largest_factor)
+    checks = total_checks(estimates, constraints, before)
+    check_units(checks, constraints, method, largest_factor)
     by = _adjustment(method, loss, estimates, constraints, data)
     after = by.apply(before, target)
     checks = checks.assign(after=W @ after, left=W @ after - target)
@@ -126,7 +125,7 @@ def benchmark(
         level=level,
         constraints=constraints,
         estimates=moved,
-        notes=(*simulated, *_notes(checks, before, after, estimates), *estimates.notes),
+        notes=(*simulated, *benchmark_notes(checks, before, after, estimates), *estimates.notes),
     )
 
 
@@ -139,46 +138,6 @@ def _check(method: str, loss: object, mse: str, largest_factor: float, level: fl
     if not finite(largest_factor) or largest_factor < 1:
         raise FitError(f"`largest_factor` is a number of 1 or more; found {largest_factor!r}. Use for example 2.0.")
     quantile(level)
-
-
-def _checks(estimates: AreaEstimates, constraints: Constraints, before: Vector) -> pd.DataFrame:
-    """The totals beside the areas' own sums, before anything is moved."""
-    W, target = constraints.W, constraints.target
-    own = W @ before
-    spread = estimates.errors.between(W)
-    gap = spread + constraints.noise
-    if constraints.known == "internal" and estimates.gap is not None:
-        gap = estimates.gap.between(W)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.where(own != 0, target / own, np.nan)
-        z = (target - own) / np.sqrt(np.maximum(np.diagonal(gap), 0.0))
-    return constraints.rows.assign(
-        weight=W.sum(axis=1),
-        target=target,
-        target_se=np.sqrt(np.diagonal(constraints.noise)),
-        before=own,
-        before_se=np.sqrt(np.maximum(np.diagonal(spread), 0.0)),
-        factor=factor,
-        difference=target - own,
-        z=np.where(target == own, 0.0, z),
-    )
-
-
-def _check_units(checks: pd.DataFrame, constraints: Constraints, method: Method, largest: float) -> None:
-    """Refuse totals that are far from the areas' own sums."""
-    factor = checks["factor"].to_numpy()
-    far = ~((factor >= 1 / largest) & (factor <= largest))
-    if method in ("difference", "optimal"):
-        far &= ~(np.abs(checks["z"].to_numpy()) <= DISAGREE)
-    if far.any():
-        names = np.array(constraints.names)
-        own, target = checks["before"].to_numpy(), checks["target"].to_numpy()
-        found = listed(f"{names[r]} {target[r]:.6g} against {own[r]:.6g}" for r in np.flatnonzero(far))
-        raise DesignError(
-            "A total must be near the sum of its areas, here within a factor of "
-            f"{largest:g}; {far.sum()} of {len(far)} are not: {found}. Check the units of both (means against totals, "
-            "per cent against proportions) and the weights; where both are right, give a larger `largest_factor`."
-        )
 
 
 def _adjustment(
@@ -276,17 +235,3 @@ def _frame(estimates: AreaEstimates, moved: AreaEstimates, level: float) -> pd.D
             "cv": ratio(se, moved.estimate),
         }
     )
-
-
-def _notes(checks: pd.DataFrame, before: Vector, after: Vector, estimates: AreaEstimates) -> tuple[str, ...]:
-    notes = []
-    apart = (checks["z"].abs() > DISAGREE).to_numpy()
-    if apart.any():
-        found = listed(f"{g} ({z:+.1f})" for g, z in checks.loc[apart, ["group", "z"]].itertuples(index=False))
-        notes.append(
-            f"Total and areas differ by more than {DISAGREE:g} standard errors in {found}: they may measure different "
-            "things, or the model does not fit there. Benchmarking hides this; it does not mend it."
-        )
-    if (turned := (np.sign(before) * np.sign(after) < 0)).any():
-        notes.append(f"The adjustment changed the sign of the estimate in {listed(estimates.areas[turned])}.")
-    return tuple(notes)

@@ -247,6 +247,7 @@ def test_benchmarking_twice_changes_nothing(method, half):
 
     assert_allclose(twice.frame["estimate"], once.frame["estimate"], rtol=1e-14)
     assert_allclose(twice.frame["mse"], once.frame["mse"], rtol=1e-10, atol=1e-14)
+    assert (twice.checks["z"] == 0).all()
 
 
 def test_totals_without_error_left_cannot_be_met_by_the_optimal_method():
