@@ -81,3 +81,33 @@ class AreaQuestions:
         from hierlmm.report.workbook import write_workbook
 
         return write_workbook(_fit(self), path)
+
+    def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars")) -> pd.DataFrame:
+        """Estimates of the kinds "fixed", "ran_pars", "ran_vals", "ran_coefs" or "all" in a frame: see `area.tidy`."""
+        from hierlmm.frequentist.area.tidy import tidy
+
+        return tidy(_fit(self), effects)
+
+    def glance(self) -> pd.DataFrame:
+        """The fit in one row, with the columns of every fit: see `lmm_tidy_glance`."""
+        from hierlmm.frequentist.area.tidy import glance
+
+        return glance(_fit(self))
+
+    def augment(self) -> pd.DataFrame:
+        """The areas with fitted values, residuals and leverage, with the columns of every fit: see `area.tidy`."""
+        from hierlmm.frequentist.area.tidy import augment
+
+        return augment(_fit(self))
+
+    def to_latex(self, caption: str = "", label: str = "") -> str:
+        """The fit as a LaTeX table for the package booktabs; `hierlmm.tabulate` sets several side by side."""
+        from hierlmm.report.tables_lmm import tabulate
+
+        return tabulate(_fit(self)).to_latex(caption, label)
+
+    def to_html(self, caption: str = "") -> str:
+        """The fit as an HTML table with its style; `hierlmm.tabulate` sets several side by side."""
+        from hierlmm.report.tables_lmm import tabulate
+
+        return tabulate(_fit(self)).to_html(caption)

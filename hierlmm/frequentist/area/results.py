@@ -17,7 +17,6 @@ from hierlmm.likelihood.area.variance import VarianceEstimate
 from hierlmm.spec.model import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from hierlmm.frequentist.area.eb_intervals import Kind as EBIntervalKind
@@ -354,36 +353,6 @@ class AreaFit(AreaQuestions):
         from hierlmm.frequentist.profile import area_profile
 
         return area_profile(self)
-
-    def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars")) -> pd.DataFrame:
-        """Estimates of the kinds "fixed", "ran_pars", "ran_vals", "ran_coefs" or "all" in a frame: see `area.tidy`."""
-        from hierlmm.frequentist.area.tidy import tidy
-
-        return tidy(self, effects)
-
-    def glance(self) -> pd.DataFrame:
-        """The fit in one row, with the columns of every fit: see `lmm_tidy_glance`."""
-        from hierlmm.frequentist.area.tidy import glance
-
-        return glance(self)
-
-    def augment(self) -> pd.DataFrame:
-        """The areas with fitted values, residuals and leverage, with the columns of every fit: see `area.tidy`."""
-        from hierlmm.frequentist.area.tidy import augment
-
-        return augment(self)
-
-    def to_latex(self, caption: str = "", label: str = "") -> str:
-        """The fit as a LaTeX table for the package booktabs; `hierlmm.tabulate` sets several side by side."""
-        from hierlmm.report.tables_lmm import tabulate
-
-        return tabulate(self).to_latex(caption, label)
-
-    def to_html(self, caption: str = "") -> str:
-        """The fit as an HTML table with its style; `hierlmm.tabulate` sets several side by side."""
-        from hierlmm.report.tables_lmm import tabulate
-
-        return tabulate(self).to_html(caption)
 
     def summary(self) -> str:
         """The fit in at most 80 columns; a fit that did not converge or ended at zero says so first."""
