@@ -148,7 +148,7 @@ def basis_of(X: Matrix, D: Vector) -> Basis:
 
 def on_basis(y: Array, basis: Basis) -> Working:
     """Carry responses y (m,) or (n, m) into the working units of a design."""
-    level = np.asarray(y.mean(axis=-1)) if basis.one.any() else np.zeros(y.shape[:-1])
+    level = np.asarray(y.sum(axis=-1) / y.shape[-1]) if basis.one.any() else np.zeros(y.shape[:-1])
     response = y - level[..., None]
     fitted = response @ basis.Q
     residual = response - fitted @ basis.Q.T
@@ -166,7 +166,7 @@ def _centred(X: Matrix) -> tuple[Matrix, Matrix, Vector]:
     if not flat.size:
         return X, back, one
     constant = int(flat[0])
-    centres = X.mean(axis=0)
+    centres = X.sum(axis=0) / len(X)
     centres[constant] = 0.0
     back[constant] -= centres / X[0, constant]
     one[constant] = 1 / X[0, constant]
@@ -262,7 +262,10 @@ def _orthonormal(X: Matrix) -> tuple[Matrix, Matrix]:
     if not p:
         return X, np.zeros((0, 0))
     packed, tau, _, _ = dgeqrf(X)
-    return np.asarray(dorgqr(packed, tau)[0]), np.asarray(np.triu(packed[:p]), dtype=np.float64)
+    R = np.zeros((p, p))
+    for k in range(p):
+        R[: k + 1, k] = packed[: k + 1, k]
+    return np.asarray(dorgqr(packed, tau)[0]), R
 
 
 def root_of_one(M: Matrix) -> tuple[Matrix, float]:
