@@ -61,6 +61,8 @@ def before_and_after(result: AreaResult, size: pd.Series | None = None) -> Itera
 def _gamma_caption(result: AreaResult, size: pd.Series | None) -> str:
     if isinstance(result, AreaPosterior):
         return "E[γ | y], the posterior mean of A / (A + D): 1 keeps the direct estimate, 0 replaces it."
+    if result.spec.matrices:
+        return "γ, the weight of an area's own direct estimate: those of correlated areas count as well."
     text = "γ = A / (A + D): 1 keeps the direct estimate, 0 replaces it by the regression."
     if size is not None:
         return text + " Areas of one size differ where their sampling variances do."
@@ -88,9 +90,9 @@ def _checks(result: AreaResult) -> Iterator[Plan]:
         yield Plan(
             place="checks", title=f"What the data say about {curve.label}", size=(4.6, 3.1), wide=False,
             draw=partial(plot_profile, result, curve),
-            caption="Relative likelihood of the sd of the area effects; the right axis reads it as the criterion above "
-            "its minimum. Where it is above the dashed line (3.84) lies the 95 % profile interval. Dot: the estimate "
-            "that is plugged in.",
+            caption=f"Relative likelihood of {'the sd of the area effects' if curve.label == '√A' else curve.label}; "
+            "the right axis reads it as the criterion above its minimum. Where it is above the dashed line (3.84) lies "
+            "the 95 % profile interval. Dot: the estimate that is plugged in.",
         )  # fmt: skip
 
 

@@ -57,6 +57,7 @@ def _context(result: AreaResult, size: pd.Series | None, command: str | None, co
         "findings": area_words.findings(result),
         "facts_of": area_words.facts(result),
         "model": area_words.model(result),
+        "plain_model": not result.spec.matrices and result.spec.transformation is None,
         "priors": [] if fit is not None else list(result.priors.describe()),  # type: ignore[union-attr]
         "sizes": area_words.sizes(result),
         "roles": area_words.roles(result, LISTED),

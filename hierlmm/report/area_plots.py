@@ -148,13 +148,14 @@ def plot_gamma(result: AreaResult, *, ax: Axes, size: pd.Series | None = None) -
 
     size  a Series by area, such as the effective sample size, to draw against in place of the sampling variance
 
-    Against the sampling variance of a fit the curve is A / (A + D) at the estimate of A, and the band at the ends of
-    its 95 % interval: what the data leave open about every weight at once. The weights of a posterior are means.
-    Raises DesignError where an area has no positive size.
+    Against the sampling variance of a fit, on the scale of the model, the curve is A / (A + D) at the estimate of A,
+    and the band at the ends of its 95 % interval: what the data leave open about every weight at once. The weights of a
+    posterior are means. Raises DesignError where an area has no positive size.
     """
     frame = in_fit(result)
     color, marker, word = look(result)
-    x = frame["sampling_variance"].to_numpy() if size is None else _sizes(size, frame["area"])
+    D = result.design.D[result.design.sampled]
+    x = D if size is None else _sizes(size, frame["area"])
     logarithmic = x.max() > LOGARITHMIC / 2 * x.min()
     if logarithmic:
         ax.set_xscale("log")
@@ -166,16 +167,17 @@ def plot_gamma(result: AreaResult, *, ax: Axes, size: pd.Series | None = None) -
     if logarithmic:
         _plain_ticks(ax.xaxis)
     ax.set_ylim(-0.03, 1.03)
-    ax.set_xlabel("sampling variance of the direct estimate" if size is None else plain(size.name or "size", AXIS))
+    scale = "" if result.spec.transformation is None else ", on the scale of the model"
+    what = f"sampling variance of the direct estimate{scale}"
+    ax.set_xlabel(what if size is None else plain(size.name or "size", AXIS))
     ax.set_ylabel("γ, weight on the direct estimate" if word == "EBLUP" else "E[γ | y], weight on the direct estimate")
     ax.grid(axis="y", color="0.92", linewidth=0.7)
     return ax
 
 
 def _plain_weights(fit: AreaFit) -> bool:
-    """Whether γ is A / (A + D) in the scale and variances that `areas` shows."""
-    D = fit.areas["sampling_variance"].to_numpy()[fit.design.sampled]
-    return bool(np.allclose(fit.gamma[fit.design.sampled], fit.A_hat / (fit.A_hat + D), rtol=1e-9, atol=1e-12))
+    """Whether γ is A / (A + D), as it is where areas are independent."""
+    return fit.design.proximity is None and fit.design.covariance is None
 
 
 def _weights_at(fit: AreaFit, D: Array, ax: Axes) -> None:

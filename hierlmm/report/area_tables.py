@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.bayes.arearesults import AreaPosterior
+from hierlmm.bayes.spatial_results import SpatialAreaPosterior
+from hierlmm.frequentist.area.spatial_results import SpatialAreaFit
 from hierlmm.report.area_plots import AreaResult
 from hierlmm.report.numbers import MISSING, column, decimals, number
 from hierlmm.report.tables import ROWS, Table
@@ -31,7 +33,9 @@ def coefficients(result: AreaResult) -> Table:
 def variances(result: AreaResult) -> Table:
     """The variance between areas, and its root for a posterior, with 95 % intervals."""
     frame = result.A
-    names = {"A": "A, variance between areas", "tau": "√A"}
+    if isinstance(result, SpatialAreaFit | SpatialAreaPosterior):
+        frame = pd.concat([frame, result.rho], ignore_index=True)
+    names = {"A": "A, variance between areas", "tau": "√A", "rho": "ρ, of neighbours"}
     columns = ("estimate", "se", "lower", "upper")
     cells = [
         (names.get(str(row["term"]), str(row["term"])), *(number(row[name]) for name in columns))

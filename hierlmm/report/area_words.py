@@ -16,8 +16,9 @@ def findings(result: AreaResult) -> list[str]:
     row = result.A.iloc[0]
     frame = in_fit(result)
     kind = "posterior mean" if isinstance(result, AreaPosterior) else "estimate"
+    scale = "" if result.spec.transformation is None else ", on the scale of the model"
     out = [
-        f"Variance between areas beyond the covariates: {kind} {number(row['estimate'])}, 95 % interval "
+        f"Variance between areas beyond the covariates{scale}: {kind} {number(row['estimate'])}, 95 % interval "
         f"{number(row['lower'])} to {number(row['upper'])}."
     ]
     gamma = frame["gamma"]
@@ -113,4 +114,10 @@ def error(result: AreaResult) -> str:
     """What the standard errors of the area means are made of."""
     if isinstance(result, AreaPosterior):
         return "The sd of an area mean is that of its posterior, which averages over A and the coefficients."
-    return f"Standard errors of the model are roots of estimated mean squared errors: {result.mse_kind}."
+    told = result.areas.attrs
+    kind = told.get("mse", result.mse_kind)
+    text = f"Standard errors of the model are roots of estimated mean squared errors: {kind}."
+    if "back_transformation" in told:
+        how = str(told["back_transformation"]).replace("_", " ")
+        text += f" Estimates are taken back from the scale of the model to that of the data: {how}."
+    return text + (f" Intervals: {told['interval']}." if "interval" in told else "")

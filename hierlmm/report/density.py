@@ -52,11 +52,13 @@ def _mixed(posterior: LMMPosterior, group: str, term: str) -> tuple[Array, Array
 
 def _at_nodes(values: Array, weight: Array) -> tuple[Array, Array]:
     """Weights divided by the distance between the midpoints around each node."""
-    order = np.argsort(values)
-    values, weight = values[order], weight[order]
+    # nodes of a lattice in more than one dimension share their values of A
+    values, place = np.unique(values, return_inverse=True)
+    shares = np.zeros(len(values))
+    np.add.at(shares, place, weight)
     spacing = np.gradient(values)
-    keep = weight > 1e-7 * weight.max()
-    return values[keep], weight[keep] / spacing[keep]
+    keep = shares > 1e-7 * shares.max()
+    return values[keep], shares[keep] / spacing[keep]
 
 
 def _histogram(values: Array, weight: Array) -> tuple[Array, Array]:

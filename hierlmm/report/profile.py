@@ -18,6 +18,8 @@ from hierlmm.report.density import sd_density
 # Criterion above its minimum that is marked on the right: 3.84 bounds a 95 % interval of one parameter.
 MARKED = (0.0, 0.5, 1.0, 2.0, 3.84, 10.0)
 INTERVAL = 3.841458820694124
+# Points up to which a curve is drawn through its signed root, which is close to a line, rather than joined up.
+FEW = 40
 
 
 def plot_profile(result: Comparison | AreaFit | LMMFit, curve: ProfileCurve, *, ax: Axes) -> Axes:
@@ -27,7 +29,7 @@ def plot_profile(result: Comparison | AreaFit | LMMFit, curve: ProfileCurve, *, 
     reads it as the criterion above its minimum, and the dashed line at 3.84 bounds the 95 % profile interval. Under a
     prior that is flat on this sd, in a model with one variance, the two curves are the same. Returns `ax`.
     """
-    height = np.exp(-0.5 * curve.criterion)
+    values, height = _drawn(curve)
     points, density = np.zeros(0), np.zeros(0)
     fit = result.fit if isinstance(result, Comparison) else result
     if isinstance(result, Comparison):
@@ -35,9 +37,9 @@ def plot_profile(result: Comparison | AreaFit | LMMFit, curve: ProfileCurve, *, 
     if points.size:
         ax.fill_between(points, density / density.max(), color=POSTERIOR, alpha=0.28, linewidth=0, label="posterior")
         ax.plot(points, density / density.max(), color=POSTERIOR, linewidth=0.9)
-    ax.plot(curve.values, height, color=FIT, linewidth=1.7, label="profile of the fit")
+    ax.plot(values, height, color=FIT, linewidth=1.7, label="profile of the fit")
     ax.axhline(np.exp(-0.5 * INTERVAL), color=GUIDE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-    at = float(np.interp(curve.estimate, curve.values, height))
+    at = float(np.interp(curve.estimate, values, height))
     ax.plot([curve.estimate], [at], "o", color=FIT, markersize=4.5, clip_on=False, zorder=6)
     right = _right(curve, points, density)
     left = min(float(curve.values[0]), right)
@@ -50,6 +52,17 @@ def plot_profile(result: Comparison | AreaFit | LMMFit, curve: ProfileCurve, *, 
     if points.size:
         ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, handletextpad=0.5)
     return ax
+
+
+def _drawn(curve: ProfileCurve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values and relative heights to draw: between few points the signed root of the criterion is taken as linear."""
+    if len(curve.values) > FEW:
+        return curve.values, np.exp(-0.5 * curve.criterion)
+    best = int(np.argmin(curve.criterion))
+    side = np.where(np.arange(len(curve.values)) < best, -1.0, 1.0)
+    root = side * np.sqrt(np.maximum(curve.criterion, 0.0))
+    values = np.union1d(np.linspace(curve.values[0], curve.values[-1], 40 * len(root)), curve.values)
+    return values, np.exp(-0.5 * np.square(np.interp(values, curve.values, root)))
 
 
 def _right(curve: ProfileCurve, points: NDArray[np.float64], density: NDArray[np.float64]) -> float:

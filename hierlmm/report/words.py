@@ -30,6 +30,12 @@ ENGINES = {
 PACKAGES = ("numpy", "scipy", "pandas", "matplotlib")
 SAMPLERS = ("pymc", "pytensor", "nutpie")
 
+SCALES = {
+    "Log": "the logarithm of the direct estimate",
+    "ArcsineRoot": "the arcsine of the square root of the direct estimate",
+    "Logit": "the log odds of the direct estimate",
+}
+
 # Texts of what the diagnostics of a posterior are called.
 DIAGNOSTICS = {
     "method": "method",
@@ -69,8 +75,23 @@ def area_model(result: AreaFit | Posterior) -> str:
         f"Each {spec.random[0].factor} has a direct estimate {spec.response} whose sampling variance D is known. Its "
         f"true mean is taken to be a regression on {terms} plus an effect of its own, normal with variance A, the same "
         "for all areas. A is estimated. The estimate of an area mean is a compromise between its direct estimate and "
-        "the regression, with weight γ = A / (A + D) on the direct estimate."
+        "the regression, with weight γ = A / (A + D) on the direct estimate." + _more(result)
     )
+
+
+def _more(result: AreaFit | Posterior) -> str:
+    """What differs from the ordinary area-level model: scale, neighbours, correlated sampling errors."""
+    spec, out = result.spec, ""
+    if spec.transformation is not None:
+        out += f" All this is on the scale of {SCALES[type(spec.transformation).__name__]}; means are taken back."
+    if "SAR" in type(spec.area_effects).__name__:
+        out += (
+            f" Effects of neighbours, by the weights in {spec.matrices[0]}, are alike: v = ρWv + u with ρ estimated, "
+            "so that the direct estimates of neighbours count as well."
+        )
+    if "Covariance" in type(spec.residual).__name__:
+        out += f" Sampling errors are correlated, with the known covariances in {spec.matrices[-1]}."
+    return out
 
 
 def method(comparison: Comparison) -> str:

@@ -22,8 +22,10 @@ from openpyxl.styles import Font
 from openpyxl.utils import get_column_letter
 
 from hierlmm.bayes.arearesults import AreaPosterior
+from hierlmm.bayes.spatial_results import SpatialAreaPosterior
 from hierlmm.errors import FileError
 from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.area.spatial_results import SpatialAreaFit
 from hierlmm.report import area_words
 from hierlmm.report.area_plots import AreaResult
 from hierlmm.report.spreadsheet import CONTROL, FORMULA
@@ -172,6 +174,8 @@ def _model(result: AreaResult) -> Iterator[Row | _Heading]:
     yield []
     yield from _block("Coefficients", result.fixed)
     yield from _block("Variance between areas", result.A)
+    if isinstance(result, SpatialAreaFit | SpatialAreaPosterior):
+        yield from _block("Correlation of neighbours", result.rho)
     if isinstance(result, AreaFit):
         yield from _block("Criteria, from the likelihood of the coefficients and A", result.selection().frame)
     else:

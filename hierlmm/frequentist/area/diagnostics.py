@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Vector = NDArray[np.float64]
 
-# Areas up to which the check-list leaves out each of them.
-FEW_AREAS = 300
+# Areas up to which the check-list leaves out each of them: where a fit takes sums, and where it takes matrices.
+FEW_AREAS, FEW_CORRELATED = 300, 40
 # Contrasts below which plugging in one A can differ from averaging over it by a third of a standard error.
 ENOUGH = 15
 # A test beyond this probability is looked at.
@@ -96,8 +96,10 @@ def _number(fit: AreaFit) -> Finding:
 def _influence(fit: AreaFit) -> Finding:
     m, p = int(fit.design.sampled.sum()), fit.beta.size
     topic = "influential areas"
-    if m > FEW_AREAS or m < p + 2:
-        value = f"{m} areas: it takes a while, ask for fit.influence()" if m > FEW_AREAS else f"{m} areas are too few"
+    independent = fit.design.proximity is None and fit.design.covariance is None
+    most = FEW_AREAS if independent else FEW_CORRELATED
+    if m > most or m < p + 2:
+        value = f"{m} areas: it takes a while, ask for fit.influence()" if m > most else f"{m} areas are too few"
         return Finding(topic=topic, value=value, verdict=Verdict.NOT_CHECKED)
     found = area_influence(fit)
     named, lost = found.named, found.undetermined

@@ -1,6 +1,7 @@
 """Criteria to choose an area-level model by: AIC, BIC, KIC and their bootstrap corrections.
 
-With ℓ(y; θ) the likelihood of all parameters θ = (β, A), whichever estimator found θ̂, m areas and k = p + 1 parameters:
+With ℓ(y; θ) the likelihood of all parameters θ = (β, A), whichever estimator found θ̂, m areas and k = p + 1 parameters
+(p + 2 with spatial effects):
 
     AIC = −2ℓ(y; θ̂) + 2k     BIC = −2ℓ(y; θ̂) + k log m     KIC = −2ℓ(y; θ̂) + 3k
 
@@ -130,7 +131,7 @@ def selection(fit: AreaFit, replicates: int = 0, seed: int | np.random.Generator
 
     seed  replicate b depends on it and on b alone
 
-    Raises FitError for counts and seeds that are none.
+    Raises FitError for counts and seeds that are none, and for replicates of a fit with spatial effects.
     """
     check_count("replicates", replicates, "replicates", 500, least=0)
     into = fit.design.sampled
@@ -157,14 +158,31 @@ def selection(fit: AreaFit, replicates: int = 0, seed: int | np.random.Generator
 
 def penalties(fit: AreaFit, replicates: int, generator: np.random.Generator) -> Matrix:
     """(B, 6) what each replicate with an estimate adds to −2 ℓ(y; θ̂), in the order of `CORRECTED`."""
-    into = fit.design.sampled
-    y, X, D = fit.design.y[into] - fit.design.offset[into], fit.design.X[into], fit.design.D[into]
+    y, X, D = _independent(fit)
     size = max(1, HELD // len(y))
     parts = [
         _penalties(fit, y, X, D, generator.standard_normal((min(size, replicates - start), len(y))))
         for start in range(0, replicates, size)
     ]
     return np.concatenate(parts)
+
+
+def _independent(fit: AreaFit) -> tuple[Vector, Matrix, Vector]:
+    """y (m,), X (m, p) and D (m,) with independent sampling errors, in coordinates turned by an orthogonal matrix.
+
+    With sampling covariances U diag(d) U' the data U'y, U'X, d have the same likelihood, and A is estimated from them.
+    """
+    design, into = fit.design, fit.design.sampled
+    y, X = design.y[into] - design.offset[into], design.X[into]
+    if design.proximity is not None:
+        raise FitError(
+            "Bootstrap corrections of criteria are for areas whose effects are independent; these are spatial. Compare "
+            "AIC, BIC and KIC, which need no replicates, or use hl.validate(...)."
+        )
+    if design.covariance is None:
+        return y, X, design.D[into]
+    d, U = np.linalg.eigh(design.covariance[np.ix_(into, into)])
+    return U.T @ y, U.T @ X, d
 
 
 def _penalties(fit: AreaFit, y: Vector, X: Matrix, D: Vector, noise: Matrix) -> Matrix:

@@ -87,7 +87,8 @@ def validate(
         scores += [_thinned(one, noise, epsilon, level, advance) for one in chosen]
         left_out = [_left_out(one, level, advance) for one in named]
     return Validation(
-        areas=first.areas[first.sampled], level=level, epsilon=epsilon, repetitions=repetitions, seed=seed,
+        areas=first.areas[first.sampled], variance=first.D[first.sampled].copy(), level=level,
+        epsilon=epsilon, repetitions=repetitions, seed=seed,
         thinned=tuple(scores), left_out=tuple(left_out),
     )  # fmt: skip
 

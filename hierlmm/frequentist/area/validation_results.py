@@ -43,12 +43,13 @@ class Scores:
 class Validation:
     """Models compared by thinned direct estimates, and by leaving out each area.
 
-    areas      (m,) labels of the areas that were scored; level of the intervals
+    areas      (m,) labels of the areas that were scored; variance (m,) their sampling variances; level: of intervals
     epsilon    share of the information to fit by; repetitions, seed: of the splits
     thinned    the scores of the direct estimates themselves and of each model; left_out those of each model, or none
     """
 
     areas: pd.Index
+    variance: Vector
     level: float
     epsilon: float
     repetitions: int
@@ -64,15 +65,21 @@ class Validation:
         mse, mse_mc        mean squared error of the estimates made from the first part, and its Monte Carlo error
         behind, behind_mc, behind_se  mse less that of the best model, its Monte Carlo error, and its standard error
                            over areas, taken as independent: what another survey could change
+        relative           mean over areas of the squared error over the sampling variance D: 1/ε for the direct
+                           estimates themselves; no few areas with large variances decide it
         coverage           share of the independent parts inside the intervals of the model
         log_score, log_score_mc  mean log density of the independent part
         failures           repetitions without an estimate; these are left out for all
         """
-        return _table(self.thinned)
+        frame = _table(self.thinned)
+        kept = _kept(self.thinned)
+        relative = [_all(one.squared[kept] / self.variance) for one in self.thinned]
+        frame.insert(list(frame.columns).index("coverage"), "relative", relative)
+        return frame
 
     @property
     def left_out_frame(self) -> pd.DataFrame:
-        """The same columns for predictions of each area from all others; without Monte Carlo errors, there are none."""
+        """Most of these columns for predictions of each area from all others; there are no Monte Carlo errors."""
         return _table(self.left_out).drop(columns=["mse_mc", "behind_mc", "log_score_mc"])
 
     @property
@@ -103,6 +110,11 @@ class Validation:
             f"mse is that of estimates made from {100 * self.epsilon:.3g} % of the information. From all of it every "
             "model does better, and the more so the less it shrinks."
         ]
+        if (self.frame["mse"].to_numpy()[1:] < 0).any():
+            out.append(
+                "A mean squared error below 0 says that a few direct estimates are too imprecise to score by: read the "
+                "column relative and the log score."
+            )
         failures = int(self.frame["failures"].sum())
         if failures:
             out.append(f"{failures} fits had no estimate; their repetitions are left out for all models.")
@@ -200,10 +212,11 @@ def _lines(frame: pd.DataFrame, level: float) -> list[str]:
     """The table of one kind of scores."""
     thinned = "mse_mc" in frame
     inside = f"in {100 * level:g} %"
-    lines = [f"{'':<24}{'mse':>11}{'MC error' if thinned else '':>10}{'behind':>11}{'se':>8}{inside:>8}{'log':>8}"]
+    more = f"{'MC error':>9}{'over D':>8}" if thinned else f"{'':>17}"
+    lines = [f"{'':<20}{'mse':>11}{more}{'behind':>10}{'se':>7}{inside:>8}{'log':>7}"]
     for row in frame.to_dict("records"):
-        mc = f"{row['mse_mc']:>10.1g}" if thinned else f"{'':>10}"
-        apart = f"{row['behind']:>11.3g}{row['behind_se']:>8.1g}" if row["behind"] else f"{'best':>11}{'':>8}"
-        last = f"{100 * row['coverage']:>6.0f} %{row['log_score']:>8.3f}"
-        lines.append(f"{row['model'][:23]:<24}{row['mse']:>11.4g}{mc}{apart}{last}")
+        more = f"{row['mse_mc']:>9.1g}{row['relative']:>8.3g}" if thinned else f"{'':>17}"
+        apart = f"{row['behind']:>10.3g}{row['behind_se']:>7.1g}" if row["behind"] else f"{'best':>10}{'':>7}"
+        last = f"{100 * row['coverage']:>6.0f} %{row['log_score']:>7.2f}"
+        lines.append(f"{row['model'][:19]:<20}{row['mse']:>11.4g}{more}{apart}{last}")
     return lines

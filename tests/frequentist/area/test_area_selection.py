@@ -92,6 +92,39 @@ def test_units_and_order_of_areas_do_not_matter_to_what_is_chosen():
     assert_allclose(reverse["value"], plain["value"][:3], rtol=1e-9)
 
 
+def test_correlated_sampling_errors_are_turned_and_spatial_effects_refused():
+    """Replicates of data with covariances S: their law in turned coordinates, by dense matrices one at a time."""
+    case = hl.load("milk")
+    labels, D = case.data["SmallArea"], case.data["vardir"].to_numpy()
+    fours = (np.arange(43) // 4 == np.c_[:43] // 4) & (np.eye(43) == 0)
+    S = np.diag(D) + 0.4 * np.sqrt(np.outer(D, D)) * fours
+    S = pd.DataFrame(S, labels, labels)
+    spec = hl.fay_herriot("yi ~ C(MajorArea)", sampling_covariance="S", area="SmallArea")
+    fit = hl.fit(spec, case.data, matrices={"S": S})
+
+    row = penalties(fit, 1, np.random.default_rng(5))[0]
+
+    d, U = np.linalg.eigh(S.to_numpy())
+    z, X, y = np.random.default_rng(5).standard_normal(43), fit.design.X, fit.design.y
+    drawn = X @ fit.beta + U @ (np.sqrt(fit.A_hat + d) * z)
+    again = hl.fit(spec, case.data.assign(yi=drawn), matrices={"S": S})
+    V, V_b = (A * np.eye(43) + S.to_numpy() for A in (fit.A_hat, again.A_hat))
+    moved = X @ (fit.beta - again.beta)
+    independent = np.trace(np.linalg.solve(V_b, V)) + moved @ np.linalg.solve(V_b, moved)
+    assert_allclose(row[0], independent - again.residual @ np.linalg.solve(V_b, again.residual) + z @ z - 43, rtol=1e-7)
+    rest = y - X @ again.beta
+    loglik = -(43 * np.log(2 * np.pi) + np.linalg.slogdet(V_b)[1] + rest @ np.linalg.solve(V_b, rest)) / 2
+    assert_allclose(row[2], 4 * (fit.marginal_loglik - loglik), rtol=1e-7)
+    ring = pd.DataFrame(np.roll(np.eye(43), 1, axis=1), labels, labels)
+    sar = hl.fay_herriot(
+        "yi ~ C(MajorArea)", sampling_variance="vardir", area="SmallArea", area_effects=hl.SAR("W")
+    )  # fmt: skip
+    spatial = hl.fit(sar, case.data, matrices={"W": ring})
+    assert_allclose(spatial.selection().values["AIC"], -2 * spatial.marginal_loglik + 2 * 6, rtol=1e-12)
+    with pytest.raises(FitError, match="these are spatial"):
+        spatial.selection(10, seed=1)
+
+
 def test_models_stand_side_by_side_on_the_same_random_numbers():
     """The row of a model is its own selection; two fits by ML with nested covariates are tested."""
     case = hl.load("milk")

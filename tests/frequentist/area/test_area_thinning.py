@@ -155,6 +155,7 @@ def test_repetitions_depend_on_the_seed_and_their_number_and_models_share_them()
 
     for a, b in zip(few.thinned, more.thinned, strict=True):
         assert_allclose(a.squared, b.squared[:5], rtol=1e-12)
+    assert_allclose(few.frame["relative"][1], np.mean(few.thinned[1].squared / data["D"].to_numpy()), rtol=1e-12)
     assert_allclose(alone.thinned[1].squared, few.thinned[2].squared, rtol=1e-12)
     assert alone.left_out == ()
     assert list(few.frame["model"]) == [DIRECT, "y ~ 1 + x", "y ~ 1"]
