@@ -22,11 +22,13 @@ from hierlmm.bayes.families import (
     Uniform,
 )
 from hierlmm.bayes.resolved import FactorPriors, ResolvedPriors
+from hierlmm.bayes.rhoprior import Between
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import PriorError
 
 __all__ = [
     "LKJ",
+    "Between",
     "DattaRaoSmith",
     "Exponential",
     "FactorPriors",
@@ -52,9 +54,12 @@ Preset = Literal[
     "default", "flat_sd", "flat_variance", "ganesh_lahiri", "jeffreys", "uniform_shrinkage", "datta_rao_smith"
 ]
 PRESETS: tuple[str, ...] = get_args(Preset)
-_ITEM = re.compile(r"\s*(fixed|sd|correlation|residual)\s*(?:\(([^()]*)\))?\s*=(.*)", re.DOTALL)
+_ITEM = re.compile(r"\s*(fixed|sd|correlation|residual|rho)\s*(?:\(([^()]*)\))?\s*=(.*)", re.DOTALL)
 
 FixedPrior = Normal | Flat
+# What an error suggests by part, and the parts that no name follows.
+EXAMPLES = {"correlation": "LKJ(2)", "rho": "Between(0, 1)"}
+ONLY = {"residual": "residual sd", "rho": "rho"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,8 @@ class Priors:
                  "tree:Time": prior of that coefficient's sd}; the longer name wins
     correlation  one LKJ(eta) for every covariance block, or {"tree": LKJ(eta)}
     residual     prior of the residual sd (linear mixed models only)
+    rho          prior of the autocorrelation of spatial area effects, Between(low, high); left out: uniform over all
+                 values that the proximity matrix admits
     preset       "default": coefficients flat; mixed models: sds half-t with 4 df and scale sd(y)/rms of the centred
                  column (sd(y) for intercepts and the residual), correlations LKJ(1); area models: √A flat.
                  "flat_sd": every sd flat, LKJ(1). "flat_variance": flat on the elements of G and σ² (on A), under
@@ -77,6 +84,7 @@ class Priors:
     correlation: LKJ | Mapping[str, LKJ] | None = None
     residual: SDPrior | None = None
     preset: Preset = "default"
+    rho: Between | None = None
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -85,6 +93,7 @@ class Priors:
         _check("sd", self.sd, (SDPrior,))
         _check("correlation", self.correlation, (LKJ,))
         _check("residual", self.residual, (SDPrior,))
+        _check("rho", self.rho, (Between,))
         for prior in self.fixed.values() if isinstance(self.fixed, Mapping) else (self.fixed,):
             if isinstance(prior, Flat) and prior.on != "sd":
                 raise PriorError(
@@ -105,7 +114,7 @@ def _check(part: str, value: object, kinds: tuple[type, ...]) -> None:
         if not isinstance(prior, kinds):
             raise PriorError(
                 f"The {part} prior must be one of {', '.join(kind.__name__ for kind in kinds)} in hl.priors; "
-                f"found {prior!r}. Give a value such as {'LKJ(2)' if part == 'correlation' else 'HalfNormal(1)'}."
+                f"found {prior!r}. Give a value such as {EXAMPLES.get(part, 'HalfNormal(1)')}."
             )
 
 
@@ -122,12 +131,12 @@ def parse_prior(text: str) -> Priors:
     if match is None:
         raise PriorError(
             "A prior is written part=family(arguments) with part one of fixed, sd, sd(group), sd(group:coefficient), "
-            f"correlation(group), residual, or is a preset ({', '.join(PRESETS)}); found {text!r}. "
+            f"correlation(group), residual, rho, or is a preset ({', '.join(PRESETS)}); found {text!r}. "
             "Write for example sd(tree)=halft(3, 2.5)."
         )
     part, name, prior = match[1], (match[2] or "").strip(), priortext.read(match[3])
-    if part == "residual" and name:
-        raise PriorError(f"There is one residual sd; found residual({name}). Write residual={match[3].strip()}.")
+    if part in ONLY and name:
+        raise PriorError(f"There is one {ONLY[part]}; found {part}({name}). Write {part}={match[3].strip()}.")
     return Priors(**{part: {name: prior} if name else prior})  # type: ignore[arg-type]
 
 
@@ -156,7 +165,8 @@ def _merged(first: Priors, second: Priors) -> Priors:
         part: _joined(getattr(first, part), getattr(second, part)) for part in ("fixed", "sd", "correlation")
     }
     residual = first.residual if second.residual is None else second.residual
-    return replace(first, preset=preset, residual=residual, **parts)
+    rho = first.rho if second.rho is None else second.rho
+    return replace(first, preset=preset, residual=residual, rho=rho, **parts)
 
 
 def _joined(first: object, second: object) -> object:

@@ -20,9 +20,10 @@ from hierlmm.bayes.families import (
     SDPrior,
     Uniform,
 )
+from hierlmm.bayes.rhoprior import Between
 from hierlmm.errors import PriorError
 
-Prior = SDPrior | Normal | LKJ
+Prior = SDPrior | Normal | LKJ | Between
 
 FAMILIES: dict[str, type[Prior]] = {
     "flat": Flat,
@@ -34,6 +35,7 @@ FAMILIES: dict[str, type[Prior]] = {
     "uniform": Uniform,
     "normal": Normal,
     "lkj": LKJ,
+    "between": Between,
     "ganesh_lahiri": GaneshLahiri,
     "jeffreys": Jeffreys,
     "uniform_shrinkage": UniformShrinkage,

@@ -12,8 +12,10 @@ from hierlmm.bayes.areafamilies import AreaPrior, DattaRaoSmith, GaneshLahiri, J
 from hierlmm.bayes.correlated import sampling_eigenvalues
 from hierlmm.bayes.families import LKJ, Flat, HalfT, Normal, SDPrior
 from hierlmm.bayes.resolved import FactorPriors, ResolvedPriors, bound
+from hierlmm.bayes.rhoprior import Between
 from hierlmm.design.types import AreaDesign, GroupingFactor, LMMDesign
 from hierlmm.errors import PriorError, listed
+from hierlmm.likelihood.area.spatial import admissible
 
 if TYPE_CHECKING:
     from hierlmm.bayes.priors import Priors
@@ -64,7 +66,18 @@ def _resolve_area(priors: Priors, design: AreaDesign) -> ResolvedPriors:
             FactorPriors(name=factor, coefficients=("Intercept",), sd=(prior,), blocks=((0,),), correlation=(None,)),
         ),
         residual=None,
+        rho=_rho(priors, design),
     )
+
+
+def _rho(priors: Priors, design: AreaDesign) -> Between | None:
+    """The prior of ρ where the area effects are spatial: uniform over what W admits, or over the part asked for."""
+    if design.proximity is None:
+        if priors.rho is not None:
+            raise PriorError("Only spatial area effects, hl.SAR(...), have a rho; found a prior for it. Leave it out.")
+        return None
+    ends = admissible(design.proximity)
+    return Between(*ends) if priors.rho is None else priors.rho.within(ends)
 
 
 def _resolve_lmm(priors: Priors, design: LMMDesign) -> ResolvedPriors:
@@ -73,6 +86,8 @@ def _resolve_lmm(priors: Priors, design: LMMDesign) -> ResolvedPriors:
             f"The preset {priors.preset!r} is a prior of the area variance of an area-level model; this is a linear "
             f"mixed model. Use one of {', '.join(_LMM_PRESETS)}."
         )
+    if priors.rho is not None:
+        raise PriorError("Only spatial area effects, hl.SAR(...), have a rho; found a prior for it. Leave it out.")
     scale_y = float(np.std(design.y - design.offset, ddof=1)) if len(design.y) > 1 else 0.0
     names = {f.name: tuple(f"{f.name}:{c}" for c in f.coefficients) for f in design.factors}
     sd = _of(priors.sd, "sd", names)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hierlmm.bayes import priortext
 from hierlmm.bayes.areafamilies import AreaPrior
 from hierlmm.bayes.families import LKJ, Normal, SDPrior
+from hierlmm.bayes.rhoprior import Between
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +39,14 @@ class ResolvedPriors:
     factors   one FactorPriors a grouping factor, in the design's order; an area model has one, of coefficient
               "Intercept", whose sd is √A
     residual  prior of the residual sd; None in an area model, whose residual variances are known
+    rho       prior of the autocorrelation of spatial area effects; None in every other model
     """
 
     terms: tuple[str, ...]
     fixed: tuple[Normal | None, ...]
     factors: tuple[FactorPriors, ...]
     residual: SDPrior | None
+    rho: Between | None = None
 
     @property
     def is_flat_on_fixed(self) -> bool:
@@ -70,6 +73,8 @@ class ResolvedPriors:
                     lines.append(f"correlation({factor.name}: {names}) ~ {priortext.shown(lkj)}")
         if self.residual is not None:
             lines.append(f"residual sd ~ {priortext.shown(self.residual)}")
+        if self.rho is not None:
+            lines.append(f"rho ~ {priortext.shown(self.rho)}")
         return tuple(lines)
 
     def _fixed_by_text(self) -> dict[str, list[str]]:
@@ -96,6 +101,7 @@ class ResolvedPriors:
             ],
             "residual": "" if self.residual is None else priortext.exact(self.residual),
             "sampling_variances": list(bound),
+            "rho": "" if self.rho is None else priortext.exact(self.rho),
         }
 
     @classmethod
@@ -116,6 +122,7 @@ class ResolvedPriors:
                 for factor in mapping["factors"]
             ),
             residual=_sd(mapping["residual"], D) if mapping["residual"] else None,
+            rho=_rho(mapping["rho"]) if mapping.get("rho") else None,
         )
 
 
@@ -135,6 +142,13 @@ def _normal(text: str) -> Normal:
     prior = priortext.read(text)
     if not isinstance(prior, Normal):
         raise _wrong_kind(text, "a fixed effect")
+    return prior
+
+
+def _rho(text: str) -> Between:
+    prior = priortext.read(text)
+    if not isinstance(prior, Between):
+        raise _wrong_kind(text, "rho")
     return prior
 
 

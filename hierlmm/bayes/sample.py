@@ -84,6 +84,10 @@ def nuts_posterior(
     Raises PriorError where the posterior is improper, FitError where the sampler could not run.
     """
     options = NutsOptions(draws=max(4, -(-draws // 4))) if nuts is None else nuts
+    if isinstance(design, AreaDesign) and design.proximity is not None:
+        from hierlmm.bayes.sample_spatial import sample_spatial
+
+        return sample_spatial(design, priors, options, seed)
     if isinstance(design, AreaDesign):
         from hierlmm.bayes.sample_area import sample_area
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from hierlmm.design import build
 from hierlmm.design.types import AreaDesign, LMMDesign
 from hierlmm.errors import SpecError, listed
-from hierlmm.spec.areaeffects import IndependentEffects
 from hierlmm.spec.covariance import Diagonal, General
 from hierlmm.spec.model import ModelSpec
 from hierlmm.spec.residual import AreaResidual, Independent
@@ -33,8 +32,6 @@ def check_supported(spec: ModelSpec) -> None:
         found.append(f"residual={spec.residual!r}")
     if spec.weights is not None:
         found.append(f"weights={spec.weights!r}")
-    if spec.area_effects != IndependentEffects():
-        found.append(f"area_effects={spec.area_effects!r}")
     found += [str(term) for term in spec.random if not isinstance(term.covariance, General | Diagonal)]
     if found:
         raise SpecError(

@@ -7,8 +7,10 @@ import pandas as pd
 
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.lmmresults import LMMPosterior
+from hierlmm.bayes.spatial_results import SpatialAreaPosterior
 from hierlmm.errors import ComparisonError, listed
 from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.area.spatial_results import SpatialAreaFit
 from hierlmm.frequentist.lmm_results import LMMFit
 
 LABELS = ["part", "group", "level", "term", "term2", "quantity"]
@@ -50,7 +52,11 @@ def _area_parts(fit: AreaFit, posterior: AreaPosterior) -> list[pd.DataFrame]:
     areas = areas.rename(columns={"area": "level"}).assign(part="area", quantity="mean")
     areas = areas.rename(columns={"gamma_posterior": "posterior_gamma"})
     variance = _matched(_with_tau(fit.A), posterior.A, ["term"]).assign(part="variance", quantity=["variance", "sd"])
-    return [_part(areas), _part(_matched(fit.fixed, posterior.fixed, ["term"]).assign(part="fixed")), _part(variance)]
+    parts = [_part(areas), _part(_matched(fit.fixed, posterior.fixed, ["term"]).assign(part="fixed")), _part(variance)]
+    if isinstance(fit, SpatialAreaFit) and isinstance(posterior, SpatialAreaPosterior):
+        rho = _matched(fit.rho, posterior.rho, ["term"])
+        parts.append(_part(rho.assign(part="variance", quantity="autocorrelation")))
+    return parts
 
 
 def _with_tau(A: pd.DataFrame) -> pd.DataFrame:
