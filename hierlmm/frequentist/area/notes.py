@@ -65,8 +65,8 @@ def _on_areas(design: AreaDesign, eblup: Vector, mse: Vector) -> Iterator[str]:
     areas, role = design.areas, design.role
     if (unsampled := role == "unsampled").any():
         yield (
-            f"No direct estimate, not in the fit: {listed(areas[unsampled])}. The estimate there is synthetic, with "
-            "mse A + x'(X'V⁻¹X)⁻¹x (less the bias of A under ML)."
+            f"No direct estimate, not in the fit: {listed(areas[unsampled])}. The estimate there is synthetic; its mse "
+            "is that of a new draw of the area effect beside the coefficients."
         )
     if (direct := role == "direct").any():
         yield (f"Sampling variance 0, not in the fit: {listed(areas[direct])}. The direct estimate stands, with mse 0.")
