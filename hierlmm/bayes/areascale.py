@@ -24,7 +24,7 @@ from hierlmm.spec.transformation import Log
 
 Array = NDArray[np.float64]
 
-# The last node of the lattice carries no more than this part of a moment of exp θ that is reported.
+# The node of the lattice with the widest law carries no more than this part of a moment of exp θ that is reported.
 CARRIED = 1e-9
 
 
@@ -42,7 +42,7 @@ def given(design: AreaDesign) -> tuple[Vector, Vector]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Nodes:
-    """Means of k areas or rows at the nodes of A, ascending: weight (K,), mean and variance (K, k) of θ.
+    """Means of k areas or rows at the nodes of A: weight (K,), mean and variance (K, k) of θ.
 
     X (k, p) and role (k,) as in AreaDesign; exact (k,) what rows of role "direct" are on the scale of the data
     """
@@ -103,15 +103,16 @@ def moments_exist(
 
 
 def _carried(nodes: Nodes, first: Array, order: int) -> NDArray[np.bool_]:
-    """(k,) whether the lattice reaches far enough for E g(θ)^order: its last node carries nothing of it.
+    """(k,) whether the lattice reaches far enough for E g(θ)^order: its widest node carries nothing of it.
 
     Nodes of equal weight are draws, whose Monte Carlo error is told elsewhere.
     """
     if np.ptp(nodes.weight) == 0:
         return np.ones(nodes.role.size, dtype=bool)
     with np.errstate(over="ignore", invalid="ignore"):
-        last = nodes.weight[-1] * first[-1] ** order / (nodes.weight @ first**order)
-    return np.asarray((nodes.role != "unsampled") | (last < CARRIED))
+        share = nodes.weight[:, None] * first**order / (nodes.weight @ first**order)
+    widest = np.take_along_axis(share, nodes.variance.argmax(axis=0)[None], axis=0)[0]
+    return np.asarray((nodes.role != "unsampled") | (widest < CARRIED))
 
 
 def exponential_order(prior: SDPrior) -> float:
