@@ -1,14 +1,18 @@
-"""From fits and posteriors of area-level models to the one form that publication works with."""
+"""From fits and posteriors, of area-level models and compound sampling, to the one form that publication works with."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.arearesults import AreaPosterior
+from hierlmm.bayes.compoundresults import CompoundPosterior
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import FitError
 from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
+from hierlmm.frequentist.compound.results import CompoundFit
 from hierlmm.likelihood.area.errors_matrix import ErrorMatrix
 from hierlmm.likelihood.area.moments import blup
 from hierlmm.publication.bent import Bent, slope
@@ -38,6 +42,8 @@ def estimates_of(result: object) -> AreaEstimates:
         return _of_fit(result)
     if isinstance(result, AreaPosterior):
         return _of_posterior(result)
+    if isinstance(result, CompoundFit | CompoundPosterior):
+        return _of_compound(result)
     own = getattr(result, "estimates", None)
     if isinstance(own, AreaEstimates):
         return own
@@ -166,6 +172,41 @@ def _spread(posterior: AreaPosterior, exact: Nodes | None, draws: NDArray[np.flo
     variance = np.square(posterior.areas["se"].to_numpy())
     base = found if found is not None else exact.covariance()  # type: ignore[union-attr]
     return rescaled(base, np.where(np.isfinite(variance), variance, 0.0))
+
+
+def _of_compound(result: CompoundFit | CompoundPosterior) -> AreaEstimates:
+    """Units of compound sampling: normal ones as areas, counts by the draws of their posterior."""
+    if result.area is not None:
+        return replace(estimates_of(result.area), source=f"compound sampling, {result.spec.family}", notes=result.notes)
+    if isinstance(result, CompoundFit):
+        raise FitError(
+            "Units are published from a fit whose errors are known jointly; this one, of "
+            f"{result.spec.family} sampling by {result.method!r}, has none. Use hl.posterior(spec, data, seed=1)."
+        )
+    design, draws = result.design, result.sample.variables["theta"][1]
+    if not draws.size:
+        raise FitError("Units of counts are published from draws: compute the posterior again with draws=4000.")
+    exists = np.asarray(result.finite.all(axis=1))
+    variance = np.where(exists, np.square(result.theta.se), 0.0)
+    direct = design.direct
+    spread = direct * (1 - direct) if result.spec.family == "binomial" else direct
+    return AreaEstimates(
+        keys=Keys(result.spec.unit, design.units, design.table),
+        half="posterior",
+        source=f"posterior mean, {result.spec.family} sampling",
+        estimate=result.theta.estimate,
+        errors=rescaled(of_draws(draws.reshape(-1, draws.shape[-1])), variance),
+        gap=None,
+        exists=exists,
+        marginals=None,
+        nodes=None,
+        bent=None,
+        draws=draws,
+        direct=np.where(design.sampled, direct, np.nan),
+        direct_covariance=Factored(np.where(design.sampled, spread / design.size, 0.0), np.empty((direct.size, 0))),
+        role=design.role,
+        notes=result.notes,
+    )
 
 
 def _direct(design: AreaDesign) -> Vector:

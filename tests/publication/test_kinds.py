@@ -197,6 +197,43 @@ def test_a_bootstrap_is_for_independent_areas_on_their_own_scale():
         hl.benchmark(log_fit(), 2000.0, pd.Series(1 / 30, incomes()["area"]), mse="bootstrap", seed=1)
 
 
+def test_rates_of_units_are_ranked_published_and_added_up():
+    """Poisson counts, mean rate with a prior flat in its logarithm: scaling all rates and their mean leaves the prior
+    as it is, so that E[Σ E θ | y] = Σ y exactly. Probabilities against the exact ones of the posterior's own mixture.
+    """
+    rng = np.random.default_rng(1)
+    E = rng.uniform(2, 50, 30)
+    data = pd.DataFrame({"unit": [f"u{k}" for k in range(30)], "y": rng.poisson(E * rng.gamma(4, 0.25, 30)), "E": E})
+    spec = hl.compound("y ~ 1", unit="unit", sampling=hl.PoissonSampling(exposure="E"))
+    post = hl.posterior(spec, data, draws=8000, seed=1)
+
+    total = hl.aggregate(post, weights="E", of="total").frame.iloc[0]
+    above = hl.exceedance(post, 1.2).frame
+    published = hl.publish(post).frame
+
+    assert_allclose(total["estimate"], data["y"].sum(), rtol=1e-6)
+    assert_allclose(total["direct"], data["y"].sum(), rtol=1e-12)
+    assert_allclose(total["direct_se"] ** 2, data["y"].sum(), rtol=1e-12)
+    assert (np.abs(above["probability"] - post.exceedance(1.2)["probability"]) <= 5 * above["mcse"] + 1e-3).all()
+    assert_allclose(published[["estimate", "se"]], post.units[["estimate", "se"]], rtol=1e-12)
+    assert_allclose(published["direct_cv"], 1 / np.sqrt(data["y"]), rtol=1e-12)
+    assert hl.triple_goal(post).frame["expected_rank"].sum() == pytest.approx(465, rel=1e-12)
+    with pytest.raises(hl.FitError, match=r"poisson sampling by 'ml', has none. Use hl\.posterior"):
+        hl.ranks(hl.fit(spec, data), seed=1)
+
+
+def test_normal_units_are_the_areas_of_their_area_level_model():
+    """Batting averages and the like: the same numbers as from hl.fay_herriot."""
+    data = table().dropna().query("D > 0")
+    units = hl.compound("y ~ x", unit="area", sampling=hl.NormalSampling(variance="D"))
+    areas = hl.fay_herriot("y ~ x", sampling_variance="D", area="area")
+
+    for analyse in (lambda spec: hl.fit(spec, data, "reml"), lambda spec: hl.posterior(spec, data, seed=1)):
+        pd.testing.assert_frame_equal(
+            hl.ranks(analyse(units), seed=3).frame, hl.ranks(analyse(areas), seed=3).frame, rtol=1e-9
+        )
+
+
 @pytest.mark.nuts
 def test_a_sampled_posterior_is_published_from_its_draws():
     """NUTS against the exact engine: totals, benchmarks, probabilities and ranks within five Monte Carlo errors."""
