@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.survey.direct_results import NO_RECORDS, ONE_SIDED, SINGLE_UNIT, ZERO_VARIANCE, DirectEstimates
+from hierlmm.survey.direct_results import (
+    COUNTED,
+    NO_RECORDS,
+    ONE_SIDED,
+    POINT,
+    SINGLE_UNIT,
+    ZERO_VARIANCE,
+    DirectEstimates,
+)
 from hierlmm.survey.direct_summary import direct_notes
 from hierlmm.survey.estimates import Estimate, estimate
 from hierlmm.survey.indicators import Indicator
@@ -24,10 +31,12 @@ from hierlmm.survey.plan import (
     make_plan,
 )
 from hierlmm.survey.sample import Sample, read_sample
+from hierlmm.survey.sums import sums
 from hierlmm.survey.units import units_of
 from hierlmm.survey.variances import Spread, between_units, pooled_design_effect, singly
 
 Vector = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 def direct_estimates(
@@ -49,7 +58,8 @@ def direct_estimates(
 ) -> DirectEstimates:
     """Means, totals or proportions by area from unit records, with their design variances.
 
-    records   pandas, polars or pyarrow table, one row a unit of the sample
+    records   pandas, polars or pyarrow table, one row a unit of the sample. All of the sample: primary sampling units
+              and strata are counted from it
     variable  column, or `hl.HeadCount(column, line)`, `hl.PovertyGap(column, line)`
     area      column of the area labels
 
@@ -72,15 +82,17 @@ def direct_estimates(
                 Σ w(w - 1) y², too large where the size of the sample was fixed. Default "with_replacement";
                 "fixed_size" with sizes and neither weights nor strata nor clusters. Hájek estimates are linearised
                 first
-    single_psu  strata of a single primary sampling unit: "error"; "missing": the areas in it have no variance;
-                "certainty": it adds none; "centre": it adds its squared distance from the mean over units
+    single_psu  of `strata`, those of a single primary sampling unit: "error"; "missing": the areas in it have no
+                variance; "certainty": it adds none; "centre": it adds its squared distance from the mean over the
+                units of the strata that the area lies in
     missing_codes  values of the column that stand for a missing one, such as (8, 9)
     level       of the intervals, 0.95
 
     Rows with a missing value or weight 0 are left out, as if they had not been drawn, and listed. An area of one record
     (or, for a Hájek estimate, in one primary sampling unit) has an estimate and no variance: nan, with role
-    "single_unit". Raises SpecError for choices that contradict one another and DesignError for records that do not
-    carry them, naming areas and rows.
+    "single_unit". One that was counted in full, without replacement, has variance 0 and role "counted". Raises
+    SpecError for choices that contradict one another and DesignError for records that do not carry them, naming areas
+    and rows.
     """
     plan = make_plan(
         variable,
@@ -105,14 +117,18 @@ def direct_estimates(
 def _estimated(plan: Plan, sample: Sample) -> DirectEstimates:
     estimated = estimate(sample, plan)
     spread = _spread(sample, plan, estimated.terms)
-    role = _role(plan, estimated, spread)
+    role = _role(plan, estimated, spread, counted_in_full(plan, sample))
     variance = np.where((role == NO_RECORDS) | (role == SINGLE_UNIT), np.nan, spread.variance)
+    variance[role == COUNTED] = 0.0
     df = (spread.units - spread.strata).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         effect = variance / estimated.variance_srs
     effect[~np.isfinite(effect)] = np.nan
-    pooled = pooled_design_effect(estimated.n, variance, estimated.variance_srs, df)
-    lower, upper, interval = _limits(plan, estimated, variance, df, pooled)
+    drawn = np.where(role == COUNTED, np.nan, variance)
+    pooled = pooled_design_effect(estimated.n, drawn, estimated.variance_srs, df)
+    lower, upper, interval = _limits(plan, estimated, drawn, df, pooled)
+    lower, upper = (np.where(role == COUNTED, estimated.value, bound) for bound in (lower, upper))
+    interval[role == COUNTED] = POINT
     return DirectEstimates(
         plan=plan,
         labels=sample.labels,
@@ -132,7 +148,7 @@ def _estimated(plan: Plan, sample: Sample) -> DirectEstimates:
         interval=interval,
         role=role,
         dropped=sample.dropped,
-        notes=(*sample.notes, *direct_notes(plan, sample.labels, role, estimated.value, df)),
+        notes=(*sample.notes, *direct_notes(plan, sample.labels, role, estimated.value, interval)),
     )
 
 
@@ -141,16 +157,32 @@ def _spread(sample: Sample, plan: Plan, terms: Vector) -> Spread:
     keep = 1.0 - 1.0 / sample.weight
     if plan.variance == "poisson":
         return singly(terms, sample.area, M, keep)
-    labels = (sample.labels, sample.strata if plan.strata is not None else pd.Index([]))
-    units = units_of(sample.area, sample.stratum, sample.cluster, plan.areas, plan.single_psu, labels)
+    units = units_of(sample, plan.areas, plan.single_psu)
     return between_units(terms, sample.area, M, units, keep if plan.variance == "fixed_size" else None)
 
 
-def _role(plan: Plan, estimated: Estimate, spread: Spread) -> NDArray[np.str_]:
+def counted_in_full(plan: Plan, sample: Sample) -> Mask:
+    """(M,) areas of which every unit is in the sample, drawn without replacement.
+
+    All weights are 1, and the number of records is the population size; or the area is a stratum and its sample of
+    fixed size, in which Σ π over all units is n: with n units of π = 1 there are no others.
+    """
+    M = len(sample.labels)
+    if plan.variance == "with_replacement":
+        return np.zeros(M, dtype=bool)
+    n = np.bincount(sample.area, minlength=M)
+    certain = sums(sample.area, (sample.weight == 1).astype(np.float64), M) == n
+    whole = (sample.population == n) | (plan.variance == "fixed_size" and plan.areas == "strata")
+    return np.asarray((n > 0) & certain & whole)
+
+
+def _role(plan: Plan, estimated: Estimate, spread: Spread, counted: Mask) -> NDArray[np.str_]:
     """A residual from an area's own mean is 0 where the area lies in one unit: it says nothing about variation."""
     alone = np.isnan(spread.variance) | ((plan.estimator == "hajek") & (spread.units < 2))
     return np.select(
-        [estimated.n == 0, alone, spread.variance == 0], [NO_RECORDS, SINGLE_UNIT, ZERO_VARIANCE], "estimated"
+        [estimated.n == 0, counted, alone, spread.variance == 0],
+        [NO_RECORDS, COUNTED, SINGLE_UNIT, ZERO_VARIANCE],
+        "estimated",
     )
 
 

@@ -15,9 +15,9 @@ Vector = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
 # What an area is: its role beside "estimated".
-NO_RECORDS, SINGLE_UNIT, ZERO_VARIANCE = "no_records", "single_unit", "zero_variance"
-# The interval of a proportion of 0 or 1.
-ONE_SIDED = "korn_graubard_one_sided"
+NO_RECORDS, SINGLE_UNIT, ZERO_VARIANCE, COUNTED = "no_records", "single_unit", "zero_variance", "counted"
+# The interval of a proportion of 0 or 1, and that of an area counted in full.
+ONE_SIDED, POINT = "korn_graubard_one_sided", "point"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -32,8 +32,10 @@ class DirectEstimates:
     variance_srs  of a mean of n records drawn with replacement, on the scale of the estimate
     weighting   design effect of unequal weights alone, n Σ w²/(Σ w)² (Kish 1965)
     design_effect  variance over variance_srs, nan at 0/0; pooled_design_effect one for all areas
-    lower, upper   limits of plan.level; interval their kind: "t", "korn_graubard", "korn_graubard_one_sided" or ""
-    role        "estimated", "zero_variance", "single_unit" (no variance) or "no_records" (nothing)
+    lower, upper   limits of plan.level; interval their kind: "t", "korn_graubard", "korn_graubard_one_sided", "point"
+                (an area counted in full) or "" (none)
+    role        "estimated", "zero_variance", "counted" (in full: no sampling error), "single_unit" (no variance) or
+                "no_records" (nothing)
     dropped     records left out; notes sentences a reader should know
     """
 

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from hierlmm.design.types import Dropped
 from hierlmm.errors import listed
-from hierlmm.survey.direct_results import NO_RECORDS, SINGLE_UNIT, ZERO_VARIANCE, DirectEstimates
+from hierlmm.survey.direct_results import COUNTED, NO_RECORDS, ONE_SIDED, SINGLE_UNIT, ZERO_VARIANCE, DirectEstimates
 from hierlmm.survey.plan import Plan
 from hierlmm.survey.text import counted, row, spread_rows, wrapped
 
 Vector = NDArray[np.float64]
+Texts = NDArray[np.str_]
 
 ESTIMATORS = {"hajek": "Hájek", "horvitz_thompson": "Horvitz-Thompson"}
 VARIANCES = {
@@ -76,40 +77,45 @@ def left_out(dropped: Dropped) -> Iterator[str]:
         yield f"{counted(len(dropped.unweighted), 'record')} of weight 0 left out: rows {listed(dropped.unweighted)}."
 
 
-def direct_notes(plan: Plan, labels: pd.Index, role: NDArray[np.str_], value: Vector, df: Vector) -> Iterator[str]:
+def direct_notes(plan: Plan, labels: pd.Index, role: Texts, value: Vector, interval: Texts) -> Iterator[str]:
     """Sentences on the areas, those without an estimate first."""
     if (none := role == NO_RECORDS).any():
         yield f"Areas without a complete record, which have no estimate: {listed(labels[none])}."
     if (single := role == SINGLE_UNIT).any():
         what = "primary sampling unit" if plan.clusters is not None or plan.areas == "domains" else "record"
         yield (
-            f"The variance cannot be estimated from a single {what} (in a stratum): it is missing for areas "
-            f"{listed(labels[single])}."
+            f"The variance cannot be estimated from a single {what} (in a stratum): it is missing, and limits with "
+            f"it, for areas {listed(labels[single])}."
+        )
+    if (full := role == COUNTED).any():
+        yield (
+            f"Counted in full, hence without sampling error: areas {listed(labels[full])}. In a model "
+            'zero_variance="direct" keeps their estimates as they stand.'
         )
     if (zero := role == ZERO_VARIANCE).any():
-        yield from _zero(plan, labels, zero, value)
+        yield from _zero(plan, labels, zero, value, interval)
     if plan.quantity == "proportion" and (out := (value < 0) | (value > 1)).any():
         yield (
             "Estimated proportions outside 0 to 1, as sums of weights over population sizes may be, in areas "
             f"{listed(labels[out])}."
         )
-    if (few := (df < 1) & (role == "estimated")).any():
+    if (few := (interval == "") & np.isin(role, ["estimated", ZERO_VARIANCE])).any():
         yield (
             "No degrees of freedom (as many strata as primary sampling units), hence no limits, for areas "
             f"{listed(labels[few])}."
         )
 
 
-def _zero(plan: Plan, labels: pd.Index, zero: NDArray[np.bool_], value: Vector) -> Iterator[str]:
+def _zero(plan: Plan, labels: pd.Index, zero: NDArray[np.bool_], value: Vector, interval: Texts) -> Iterator[str]:
     ends = zero & ((value == 0) | (value == 1)) & (plan.quantity == "proportion")
     if ends.any():
+        limits = "Their limits are one-sided; for" if (interval[ends] == ONE_SIDED).all() else "For"
         yield (
             f"All records are alike, a proportion of 0 or 1 with an estimated variance of 0, in areas "
-            f"{listed(labels[ends])}. Their limits are one-sided; for a model give them variances by "
-            "hl.smooth_variances(...)."
+            f"{listed(labels[ends])}. {limits} a model give them variances by hl.smooth_variances(...)."
         )
     if (rest := zero & ~ends).any():
         yield (
-            f"The estimated variance is 0 in areas {listed(labels[rest])}: no value varies there, or the area was "
-            "counted in full. For a model give them variances by hl.smooth_variances(...), or take them as known."
+            f"The estimated variance is 0 in areas {listed(labels[rest])}: no value, or no sum over a primary sampling "
+            "unit, varies there. For a model give them variances by hl.smooth_variances(...)."
         )

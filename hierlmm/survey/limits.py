@@ -26,9 +26,12 @@ def quantile(df: Vector, p: float) -> Vector:
 
 
 def korn_graubard(p: Vector, variance: Vector, n: Vector, df: Vector, level: float) -> tuple[Vector, Vector]:
-    """Two-sided limits of proportions p strictly between 0 and 1 with estimated variance; nan elsewhere."""
+    """Two-sided limits of proportions p strictly between 0 and 1 with estimated variance; nan elsewhere.
+
+    An estimated variance of 0, as of clusters of equal shares, stands for n* = n.
+    """
     tail = (1 - level) / 2
-    inside = (p > 0) & (p < 1) & (variance > 0)
+    inside = (p > 0) & (p < 1) & (variance >= 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         size = np.where(inside, p * (1 - p) / variance, np.nan)
     size = np.minimum(size * _adjustment(n, df, 1 - tail), n)

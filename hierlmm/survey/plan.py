@@ -161,6 +161,11 @@ def _check_together(plan: Plan) -> None:
             "The Hájek estimator of a total multiplies the mean by the known population size of the area; none is "
             'given. Give population=..., or use estimator="horvitz_thompson".'
         )
+    if plan.strata is None and plan.single_psu != "error":
+        raise SpecError(
+            f"`single_psu` says what strata of a single unit are; no strata are given, but single_psu="
+            f"{plan.single_psu!r}. Name the column of strata, or leave it out: an area of one unit has no variance."
+        )
     if plan.variance != "with_replacement":
         if plan.clusters is not None:
             raise SpecError(

@@ -18,6 +18,7 @@ from hierlmm.errors import DesignError, listed
 from hierlmm.survey.indicators import Indicator
 from hierlmm.survey.plan import Plan
 from hierlmm.survey.population import check_at_least, column_sizes, population_sizes
+from hierlmm.survey.text import counted
 from hierlmm.survey.values import checked_values, value_notes
 from hierlmm.survey.weights import checked_weights, weight_notes
 
@@ -89,7 +90,13 @@ def read_sample(records: object, variable: str | Indicator, plan: Plan, populati
         cluster=cluster,
         population=N,
         dropped=dropped,
-        notes=(*value_notes(y, variable, plan), *notes, *more, *_cluster_notes(plan, stratum, cluster)),
+        notes=(
+            *_missing_notes(plan, dropped),
+            *value_notes(y, variable, plan),
+            *notes,
+            *more,
+            *_cluster_notes(plan, stratum if plan.strata is not None else area, cluster),
+        ),
     )
 
 
@@ -164,15 +171,29 @@ def _coded(columns: Mapping[str, Column], name: str | None) -> tuple[Codes, pd.I
     return codes, labels
 
 
+def _missing_notes(plan: Plan, dropped: Dropped) -> tuple[str, ...]:
+    """Weights are not raised for what is missing."""
+    if not len(dropped) or plan.estimator != "horvitz_thompson" or plan.weights is None:
+        return ()
+    return (
+        f"The weights in {plan.weights} are not raised for the {counted(len(dropped), 'record')} with missing values, "
+        "which a Horvitz-Thompson estimate so counts as 0. Adjust the weights for nonresponse, or use "
+        'estimator="hajek" (for totals with population sizes).',
+    )
+
+
 def _cluster_notes(plan: Plan, stratum: Codes, cluster: Codes) -> tuple[str, ...]:
-    """Clusters numbered anew within strata are read as different ones, and that is said."""
-    if plan.clusters is None or plan.strata is None:
+    """Clusters of one label in several strata, or areas that are strata, are read as different ones."""
+    if plan.clusters is None or (plan.strata is None and plan.areas == "domains"):
         return ()
     pairs = np.unique(np.stack([cluster, stratum], axis=1), axis=0)
-    several = np.unique(pairs[:, 0], return_counts=True)[1]
-    if (several > 1).any():
-        return (
-            f"{int((several > 1).sum())} labels of {plan.clusters} occur in more than one level of {plan.strata}; "
-            "they are read as different clusters.",
-        )
-    return ()
+    several = int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
+    if not several:
+        return ()
+    labels = f"{counted(several, 'label')} of {plan.clusters} {'occurs' if several == 1 else 'occur'}"
+    if plan.strata is not None:
+        return (f"{labels} in more than one level of {plan.strata}; they are read as different clusters.",)
+    return (
+        f"{labels} in more than one area; they are read as different clusters. Where clusters were drawn first and "
+        'areas cut across them, use areas="domains".',
+    )

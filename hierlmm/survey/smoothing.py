@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design.areavariances import Known, is_absurd, variance_notes
 from hierlmm.errors import DesignError, SpecError, listed
-from hierlmm.survey.direct_results import DirectEstimates
+from hierlmm.survey.direct_results import COUNTED, DirectEstimates
 from hierlmm.survey.gvf import DesignEffectGVF, LogLinearGVF, Raw, VarianceModel, quoted
 from hierlmm.survey.gvf_loglinear import log_linear
 from hierlmm.survey.gvf_proportions import from_design_effect
@@ -99,7 +99,8 @@ def smooth_variances(
 
 def _raw(direct: object, area: str, estimate: str, variance: str, size: str) -> Raw:
     if isinstance(direct, DirectEstimates):
-        table, name, df = direct.areas, "area", direct.df
+        # An area counted in full says nothing about the errors of samples.
+        table, name, df = direct.areas, "area", np.where(direct.role == COUNTED, 0.0, direct.df)
         names = ("estimate", "variance", "n")
     else:
         table, name, df = whole_table(direct), area, None

@@ -39,8 +39,9 @@ def _function(result: SmoothedVariances) -> Iterator[str]:
     for name, *values in result.coefficients.itertuples(index=False):
         yield row(name, [float(value) for value in values])
     if isinstance(model, LogLinearGVF):
+        explained = round(numbers["r_squared"], 3) + 0.0  # no -0.000
         yield from wrapped(
-            f"  R² {numbers['r_squared']:.3f} on the log scale, residual sd {numbers['residual_sd']:.4g}; the way back "
+            f"  R² {explained:.3f} on the log scale, residual sd {numbers['residual_sd']:.4g}; the way back "
             f"is multiplied by {CORRECTIONS[model.correction]}, {numbers['correction']:.4g}"
         )
     yield from wrapped(

@@ -101,22 +101,26 @@ def synthetic_estimates(
 
 
 def _covariance(sample: Sample, plan: Plan, terms: Vector) -> tuple[Matrix, NDArray[np.bool_]]:
-    """(G, G) covariances of the means of the post-strata, and which of these lie in one primary sampling unit alone."""
+    """(G, G) covariances of the means of the post-strata, and which of these have no variance (their rows are 0).
+
+    These lie in one primary sampling unit alone, or in a stratum of one that single_psu="missing" leaves out.
+    """
     G = len(sample.labels)
-    names = (sample.labels, sample.strata)
-    units = units_of(sample.area, sample.stratum, sample.cluster, "domains", plan.single_psu, names)
+    units = units_of(sample, "domains", plan.single_psu)
     cells = np.unique(sample.area * len(units.stratum) + units.unit)
     held = np.bincount(cells // len(units.stratum), minlength=G)
     alone = (held < 2) & (plan.estimator == "hajek")
-    return covariance_between_units(terms, sample.area, G, units), alone
+    covariance = covariance_between_units(terms, sample.area, G, units)
+    alone |= np.isnan(np.diagonal(covariance))
+    return np.where(alone[:, None] | alone, 0.0, covariance), alone
 
 
 def _alone_note(groups: pd.Index) -> tuple[str, ...]:
     if not len(groups):
         return ()
     return (
-        f"Post-strata within a single primary sampling unit, {listed(groups)}: the variance of their means cannot be "
-        "estimated, nor that of areas with people in them.",
+        f"Post-strata within a single primary sampling unit, or in a stratum of one, {listed(groups)}: the variance of "
+        "their means cannot be estimated, nor that of areas with people in them.",
     )
 
 
@@ -126,12 +130,19 @@ def _counts(counts: object, area: str) -> tuple[pd.Index, list[str], Matrix]:
     names = column_names(table)
     areas = area_labels(table, area, "the population counts")
     groups = [name for name in names if name != area]
-    N = np.column_stack([numbers(table.rename(columns=str), name, "Population counts") for name in groups])
-    bad = np.asarray(~(np.isfinite(N) & (N >= 0)).all(axis=1))
-    if bad.any():
+    if not groups:
         raise DesignError(
-            f"Population counts are neither missing nor negative; some are for areas {listed(areas[bad])}. "
-            "Correct them."
+            f"The population counts have a column for each post-stratum; they have {area} alone. Count the units of "
+            "each area by post-stratum, one column each."
+        )
+    N = np.column_stack([numbers(table.rename(columns=str), name, "Population counts") for name in groups])
+    wrong = np.asarray(~(np.isfinite(N) & (N >= 0)))
+    bad = np.asarray(wrong.any(axis=1))
+    if bad.any():
+        columns = [groups[k] for k in np.flatnonzero(wrong.any(axis=0))]
+        raise DesignError(
+            f"Population counts are neither missing nor negative; some in columns {listed(columns)} are, for areas "
+            f"{listed(areas[bad])}. Correct them, and leave out columns that count no post-stratum."
         )
     if (none := N.sum(axis=1) == 0).any():
         raise DesignError(
@@ -165,7 +176,8 @@ def _check_covered(areas: pd.Index, groups: list[str], N: Matrix, at: NDArray[np
         held = np.asarray(N[:, unseen].any(axis=1) if unseen else np.ones(len(areas), dtype=bool))
         raise DesignError(
             f"A synthetic mean needs records of every post-stratum that people are in; {listed(lost)} has no complete "
-            f"record, and counts in areas {listed(areas[held])}. Join it with another post-stratum."
+            f"record, and counts in areas {listed(areas[held])}. Join it with another post-stratum, or leave out a "
+            "column that counts none, such as a total."
         )
 
 
@@ -183,6 +195,11 @@ def composite_estimates(
     No error estimate is attached: the bias of the synthetic part is unknown. Raises SpecError for a δ that is not
     positive or estimates of something other than means, DesignError for areas that cannot be matched.
     """
+    if not isinstance(direct, DirectEstimates) or not isinstance(synthetic, SyntheticEstimates):
+        raise SpecError(
+            "A composite is made of the results of hl.direct_estimates and hl.synthetic_estimates, in this order; "
+            f"found {type(direct).__name__} and {type(synthetic).__name__}. Give these two."
+        )
     if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 < delta < np.inf:
         raise SpecError(f"`delta` is a positive number; found {delta!r}. 1 is the usual one.")
     if direct.plan.quantity == "total" or direct.plan.variable != synthetic.variable:

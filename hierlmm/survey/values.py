@@ -26,11 +26,13 @@ CODES = frozenset({7.0, 8.0, 9.0, 97.0, 98.0, 99.0, -1.0, -8.0, -9.0})
 def checked_values(column: Column, variable: str | Indicator, plan: Plan, index: pd.Index) -> Vector:
     """(n,) the variable. Raises DesignError for text, infinite values, and proportions of other than 0 and 1."""
     if not column.is_number:
-        at = np.flatnonzero(column.values >= 0)[:3]
-        found = [repr(column.labels[column.values[i]]) for i in at]
+        codes, first = np.unique(column.values, return_index=True)
+        held = np.sort(first[codes >= 0])[:3]
+        labels = [column.labels[column.values[i]] for i in held]
+        found = [repr(label) if isinstance(label, str) else str(label) for label in labels]
         raise DesignError(
             f"The variable of an estimate must be numeric; column {column.name} holds {column.kind} such as "
-            f"{listed(found)} (rows {listed(index[at])}). Convert it: a share is the mean of a column of 0 and 1."
+            f"{listed(found)} (rows {listed(index[held])}). Convert it: a share is the mean of a column of 0 and 1."
         )
     values = np.array(column.numbers())
     if (bad := np.isinf(values)).any():
@@ -59,9 +61,14 @@ def _counted(values: Vector) -> list[str]:
 
 
 def value_notes(y: Vector, variable: str | Indicator, plan: Plan) -> Iterator[str]:
-    """A 0/1 variable with codes of "not known" among its values, in the mean of which they would be counted."""
+    """A 0/1 variable taken as any other, and codes of "not known" among its values, which a mean would count."""
     if plan.quantity == "proportion" or not isinstance(variable, str):
         return
+    if plan.quantity == "mean" and ((y == 0) | (y == 1)).all():
+        yield (
+            f'{plan.variable} is 0 or 1 throughout: with quantity="proportion" its limits stay between 0 and 1, and '
+            "are no points where all records are alike."
+        )
     values = set(np.unique(y).tolist()) if np.abs(y).max() <= max(CODES) else set()
     others = values - {0.0, 1.0}
     if values & {0.0, 1.0} and others and others <= CODES:

@@ -101,13 +101,24 @@ def covariance_between_units(z: Vector, area: Codes, M: int, units: Units) -> Ma
     """
     P, H = len(units.stratum), len(units.count)
     totals = sums(units.unit * M + area, z, P * M).reshape(P, M)
-    mean = np.stack([sums(units.stratum, total, H) for total in totals.T], axis=1) / units.count[:, None]
     n = units.count[units.stratum]
-    lonely = n == 1
-    centred = totals - np.where(lonely[:, None], totals.mean(axis=0), mean[units.stratum])
-    alone = {"certainty": 0.0, "centre": 1.0}.get(units.lonely, np.nan)
-    scale = np.where(lonely, alone, n / np.maximum(n - 1, 1))
-    return np.asarray((centred * scale[:, None]).T @ centred)
+    mean = np.stack([sums(units.stratum, total, H) for total in totals.T], axis=1) / units.count[:, None]
+    centred = (totals - mean[units.stratum]) * np.sqrt(n / np.maximum(n - 1, 1))[:, None]
+    if (alone := n == 1).any():
+        centred[alone] = _lonely_rows(totals, area, units)[alone]
+    return np.asarray(centred.T @ centred)
+
+
+def _lonely_rows(totals: Matrix, area: Codes, units: Units) -> Matrix:
+    """(P, M) what units alone in their stratum add to the sums over areas in them, before squares and products."""
+    P, M = totals.shape
+    held = np.bincount(units.unit * M + area, minlength=P * M).reshape(P, M) > 0
+    if units.lonely == "certainty":
+        return np.zeros((P, M))
+    if units.lonely == "centre":
+        inside = np.stack([np.bincount(units.stratum, own, len(units.count)) > 0 for own in held.T], axis=1)
+        return np.where(held, totals - totals.sum(axis=0) / np.maximum(units.count @ inside, 1), 0.0)
+    return np.where(held, np.nan, 0.0)
 
 
 def singly(z: Vector, area: Codes, M: int, keep: Vector) -> Spread:

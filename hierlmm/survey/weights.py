@@ -55,7 +55,7 @@ def weight_notes(weight: Vector, plan: Plan, area: Codes, N: Vector, labels: pd.
     total = sums(area, weight, len(N))
     if plan.estimator == "horvitz_thompson":
         _check_units(total, N, plan)
-    return (*_unscaled(weight, plan), *_uneven(total, N, plan, labels))
+    return (*_unscaled(weight, plan), *_below_one(weight, plan), *_uneven(total, N, plan, labels))
 
 
 def _check_units(total: Vector, N: Vector, plan: Plan) -> None:
@@ -78,6 +78,17 @@ def _unscaled(weight: Vector, plan: Plan) -> Iterator[str]:
         yield (
             f"The weights in {plan.weights} are whole numbers of mean {mean:.4g}: they look like weights stored times "
             f"1,000,000, as v005 of the DHS files, to be divided by it. {matters}."
+        )
+
+
+def _below_one(weight: Vector, plan: Plan) -> Iterator[str]:
+    """Weights brought to mean 1, as v005 of the DHS files is once divided, do not count a population."""
+    below = int((weight < 1).sum())
+    if below and plan.quantity == "total" and plan.estimator == "horvitz_thompson" and plan.population is None:
+        yield (
+            f"A total takes weights for inverse inclusion probabilities; in {plan.weights} {below} of {len(weight)} "
+            f"are below 1, and all sum to {weight.sum():.6g}. If that is not the size of the population, the totals "
+            'are not its totals: use estimator="hajek" with population sizes.'
         )
 
 

@@ -254,6 +254,40 @@ def test_the_one_sided_limit_takes_the_design_effect_of_the_other_areas() -> Non
     assert direct.upper[2] == pytest.approx(1 - 0.1 ** (1 / size), rel=1e-12)
 
 
+def test_clusters_of_equal_shares_leave_the_limits_of_all_records() -> None:
+    """A variance of 0 between clusters is an infinite effective size, at most n: Clopper and Pearson at 6 of 24."""
+    records = pd.DataFrame({"area": "a", "psu": np.repeat(range(6), 4), "z": [1, 0, 0, 0] * 6})
+    direct = direct_estimates(records, "z", area="area", clusters="psu", quantity="proportion")
+    from scipy.stats import beta
+
+    assert direct.role.tolist() == ["zero_variance"]
+    assert direct.lower[0] == pytest.approx(beta.ppf(0.025, 6, 19), rel=1e-12)
+    assert direct.upper[0] == pytest.approx(beta.ppf(0.975, 7, 18), rel=1e-12)
+
+
+@pytest.mark.parametrize("quantity", ["mean", "proportion"])
+def test_an_area_counted_in_full_has_no_sampling_error(quantity: Any) -> None:
+    """n = N without replacement: variance 0 and limits at the estimate, of a single unit and of a share of 0, too; the
+    design effect for other areas is theirs alone. As if with replacement, the same records are a sample."""
+    records = pd.DataFrame(
+        {"area": ["a"] * 4 + ["b"] * 3 + ["c"] + ["d"] * 8, "z": [0] * 4 + [1, 0, 1, 1] + [1, 0] * 4}
+    )
+    sizes = {"a": 4, "b": 3, "c": 1, "d": 80}
+    direct = direct_estimates(records, "z", area="area", quantity=quantity, population=sizes)
+    again = direct_estimates(
+        records, "z", area="area", quantity=quantity, population=sizes, variance="with_replacement"
+    )
+
+    assert direct.role.tolist() == ["counted", "counted", "counted", "estimated"]
+    assert direct.interval.tolist()[:3] == ["point"] * 3
+    assert direct.variance[:3].tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(direct.lower[:3], direct.estimate[:3])
+    np.testing.assert_array_equal(direct.upper[:3], direct.estimate[:3])
+    assert direct.pooled_design_effect == pytest.approx(0.9, rel=1e-12)  # 1 - n/N of d
+    assert any("without sampling error: areas a, b, c." in note for note in direct.notes)
+    assert again.role.tolist() == ["zero_variance", "estimated", "single_unit", "estimated"]
+
+
 def test_limits_of_proportions_cover() -> None:
     """Exact binomial coverage, n = 30: 95 % less at most the half tail that one-sided limits add, on a grid of p."""
     n = 30
@@ -313,6 +347,7 @@ def test_equal_values_have_exactly_no_variance() -> None:
         ({"variance": "poisson"}, "needs inclusion probabilities"),
         ({"variance": "fixed_size", "weights": "weight", "clusters": "cluster"}, "drawn together"),
         ({"quantity": "median"}, "`quantity` is one of 'mean', 'total', 'proportion'"),
+        ({"single_psu": "certainty"}, "no strata are given"),
         ({"level": 95}, "lies between 0 and 1"),
         ({"weights": RECORDS["weight"]}, "`weights` is the name of a column"),
     ],

@@ -150,6 +150,32 @@ def test_weights_that_look_unscaled_are_named() -> None:
     assert direct_estimates(RECORDS, "y", area="area", weights="w").notes == ()
 
 
+def test_totals_of_weights_that_count_no_population_say_so() -> None:
+    """Weights of mean 1, as of DHS files once divided by a million; and weights of records that are not there."""
+    scaled = RECORDS.assign(w=RECORDS["w"] / RECORDS["w"].mean())
+    notes = direct_estimates(scaled, "y", area="area", weights="w", quantity="total").notes
+    assert any("in w 4 of 7 are below 1, and all sum to 7." in note for note in notes)
+    assert direct_estimates(scaled, "y", area="area", weights="w").notes == ()
+    gaps = RECORDS.assign(y=RECORDS["y"].where(RECORDS.index != "x"))
+    notes = direct_estimates(gaps, "y", area="area", weights="w", quantity="total").notes
+    assert any("1 record with missing values, which a Horvitz-Thompson estimate so counts as 0" in n for n in notes)
+    assert direct_estimates(gaps, "y", area="area", weights="w").notes == ()
+
+
+def test_zeros_and_ones_taken_as_any_other_number_are_named() -> None:
+    """The mean of a 0/1 variable has limits of a proportion only when it is called one."""
+    assert any('quantity="proportion"' in note for note in direct_estimates(RECORDS, "poor", area="area").notes)
+    assert not direct_estimates(RECORDS, "poor", area="area", quantity="proportion").notes
+
+
+def test_clusters_that_cross_areas_are_named() -> None:
+    """Without strata each area is one, and a label in two areas two clusters."""
+    records = RECORDS.assign(psu=[1, 2, 1, 3, 4, 5, 6])
+    notes = direct_estimates(records, "y", area="area", clusters="psu").notes
+    assert any("1 label of psu occurs in more than one area" in note for note in notes)
+    assert direct_estimates(records, "y", area="area", clusters="psu", areas="domains").notes == ()
+
+
 def test_population_sizes_come_by_key() -> None:
     """A column, a mapping, a Series and a table give the same; areas without records are named."""
     N = pd.Series({"c": 70.0, "z": 5.0, "a": 40.0, "b": 35.0}, name="N")
@@ -200,10 +226,13 @@ def test_labels_that_differ_by_blanks_alone_are_refused() -> None:
 def test_single_units_in_strata_are_named_or_follow_the_policy() -> None:
     """A stratum of one unit by its name; crossed with areas, both names; "missing" takes the variance away."""
     alone = RECORDS.assign(stratum=["u", "q", "u", "u", "v", "v", "u"])
-    with pytest.raises(DesignError, match="one in stratum q"):
+    with pytest.raises(DesignError, match="one in stratum q\\. Join"):
         direct_estimates(alone, "y", area="area", strata="stratum")
     with pytest.raises(DesignError, match="stratum u of area b, stratum q of area b, stratum u of area c"):
         direct_estimates(alone, "y", area="area", strata="stratum", areas="strata")
+    gaps = RECORDS.assign(y=RECORDS["y"].where(~RECORDS.index.isin(["u", "x"])))
+    with pytest.raises(DesignError, match="one in stratum v once 2 records with missing values or weight 0 are left"):
+        direct_estimates(gaps, "y", area="area", strata="stratum")
     direct = direct_estimates(alone, "y", area="area", strata="stratum", single_psu="missing")
     assert direct.role.tolist() == ["estimated", "single_unit", "estimated"]
 

@@ -118,7 +118,8 @@ def test_an_area_without_records_gets_the_synthetic_mean() -> None:
     [
         (COUNTS.drop(columns="s4"), "s4 of stratum has none"),
         (COUNTS.assign(s7=5), "s7 has no complete record, and counts in areas Ault, Brim, Cole, Dene"),
-        (COUNTS.assign(s4=[1.0, np.nan, 2, -3]), "for areas Brim, Dene"),
+        (COUNTS.assign(s4=[1.0, np.nan, 2, -3]), "in columns s4 are, for areas Brim, Dene"),
+        (COUNTS[["area"]], "they have area alone"),
         (COUNTS.assign(area="Ault"), "Ault stands more than once"),
         (COUNTS.drop(columns="area"), "of the population counts are in one of its columns; area is missing"),
         (COUNTS.assign(**{f"s{k}": 0 for k in range(1, 7)}), "0 throughout for areas Ault"),
@@ -143,7 +144,30 @@ def test_a_poststratum_within_one_unit_takes_the_variance_away() -> None:
     synthetic = synthetic_estimates(records, "y", poststrata="stratum", counts=counts, area="area", weights="weight")
 
     assert np.isnan(synthetic.variance).tolist() == [True, False, False, True]
-    assert any("single primary sampling unit, s9" in note for note in synthetic.notes)
+    assert any("single primary sampling unit, or in a stratum of one, s9" in note for note in synthetic.notes)
+
+
+@pytest.mark.parametrize("policy", ["missing", "certainty", "centre"])
+@pytest.mark.parametrize("estimator", ["hajek", "horvitz_thompson"])
+def test_strata_of_one_unit_count_as_in_direct_estimates(policy: Any, estimator: Any) -> None:
+    """Post-strata are domains of the sample: their variances are those of direct estimates. "missing" takes it away
+    from the post-strata in the lonely unit alone, and from the areas with people in these."""
+    rng = np.random.default_rng(6)
+    records = pd.DataFrame({"h": np.repeat([0, 1, 1, 1, 2, 2], 30), "c": np.repeat(range(6), 30)})
+    records = records.assign(g=rng.choice(list("ABC"), 180), w=rng.uniform(2, 9, 180), y=rng.normal(5, 1, 180))
+    records = records[(records["h"] > 0) | (records["g"] != "C")]
+    counts = pd.DataFrame({"area": ["p", "q"], "A": [500, 0], "B": [200, 0], "C": [100, 900]})
+    options: dict[str, Any] = {"weights": "w", "strata": "h", "clusters": "c", "single_psu": policy}
+    synthetic = synthetic_estimates(
+        records, "y", poststrata="g", counts=counts, area="area", estimator=estimator, **options
+    )
+    sizes = {"A": 500, "B": 200, "C": 1000}
+    direct = direct_estimates(records, "y", area="g", estimator=estimator, population=sizes, **options)
+
+    np.testing.assert_allclose(synthetic.group_variance, direct.variance, rtol=1e-12)
+    assert synthetic.variance[1] == pytest.approx(direct.variance[2], rel=1e-12)
+    assert np.isnan(synthetic.variance[0]) == (policy == "missing")
+    assert any("in a stratum of one, A, B:" in note for note in synthetic.notes) == (policy == "missing")
 
 
 def test_composites_of_different_things_are_refused() -> None:
@@ -152,6 +176,8 @@ def test_composites_of_different_things_are_refused() -> None:
     direct = direct_estimates(RECORDS[RECORDS["area"] == "Ault"], "y", area="area", weights="weight")
     with pytest.raises(SpecError, match="`delta` is a positive number"):
         composite_estimates(direct, synthetic, delta=0)
+    with pytest.raises(SpecError, match="in this order; found SyntheticEstimates and DirectEstimates"):
+        composite_estimates(synthetic, direct)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="Estimate the same mean twice"):
         composite_estimates(direct_estimates(RECORDS, "poor", area="area", weights="weight"), synthetic)
     with pytest.raises(SpecError, match="made without any"):
