@@ -79,22 +79,41 @@ def covariance(name: str, given: Matrix, areas: pd.Index, used: NDArray[np.bool_
     """
     inside = np.ix_(used, used)
     S, labels = given[inside], areas[used]
-    if (bad := ~np.isfinite(S)).any():
+    if not np.isfinite(S).all():
+        bad = ~np.isfinite(S)
         raise DesignError(
             f"Sampling covariances must be finite; {name} is not at {_places(labels, bad)}. Correct it, or write 0 for "
             "areas whose estimates are uncorrelated."
         )
     sd = np.sqrt(np.diagonal(S))
-    R = S / np.outer(sd, sd)
-    if (bad := np.abs(R - R.T) > SYMMETRIC).any():
+    rows, columns = np.nonzero(S)
+    uneven = np.abs(S[rows, columns] - S[columns, rows]) > SYMMETRIC * sd[rows] * sd[columns]
+    if uneven.any():
+        bad = np.zeros(S.shape, dtype=bool)
+        bad[rows[uneven], columns[uneven]] = bad[columns[uneven], rows[uneven]] = True
         raise DesignError(
             f"A covariance matrix must be symmetric; {name} is not at {_places(labels, np.triu(bad))}. Correct it, or "
             "average the two halves."
         )
-    _check_definite(name, (R + R.T) / 2, labels)
+    S[rows, columns] = (S[rows, columns] + S[columns, rows]) / 2
+    for block in _blocks(len(S), rows, columns):
+        part = S[np.ix_(block, block)] / np.outer(sd[block], sd[block])
+        _check_definite(name, part, labels[block])
     values = given.copy()
-    values[inside] = (S + S.T) / 2
+    values[inside] = S
     return frozen(values)
+
+
+def _blocks(m: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """The blocks of areas (m) that entries at rows and columns connect: each takes the smallest label it reaches."""
+    label, before = np.arange(m), np.full(m, -1)
+    while not np.array_equal(label, before):
+        before = label.copy()
+        np.minimum.at(label, rows, before[columns])
+        label = label[label]
+    order = np.argsort(label, kind="stable")
+    sizes = np.bincount(label, minlength=m)
+    return np.split(order, np.cumsum(sizes[sizes > 0])[:-1])
 
 
 def _check_definite(name: str, R: Matrix, labels: pd.Index) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from hierlmm.compare.results import Comparison
 from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.area.spatial_results import SpatialAreaFit
 from hierlmm.report.appearance import STEP_NAMES, STEPS
 from hierlmm.report.numbers import column, decimals, number
 from hierlmm.report.predicted import largest, predicted
@@ -93,7 +94,7 @@ def _label(row: pd.Series) -> tuple[str, ...]:
     if row["part"] == "fixed":
         return (str(row["term"]),)
     if not row["group"]:
-        return ({"A": "A, variance between areas", "tau": "√A"}.get(str(row["term"]), str(row["term"])),)
+        return ({"A": "A, variance between areas", "tau": "√A", "rho": "ρ, autocorrelation"}.get(str(row["term"]), str(row["term"])),)
     terms = ", ".join(str(term) for term in (row["term"], row["term2"]) if term)
     return str(row["group"]), terms, str(row["quantity"])
 
@@ -111,7 +112,8 @@ def _fit_intervals(comparison: Comparison, part: str, rows: pd.DataFrame) -> lis
         frame = fit.fixed
     elif isinstance(fit, AreaFit):
         low, high = float(fit.A["lower"].iloc[0]), float(fit.A["upper"].iloc[0])
-        return [(low, high), (math.sqrt(low), math.sqrt(high))]
+        beside = [fit.rho[["lower", "upper"]].iloc[0]] if isinstance(fit, SpatialAreaFit) else []
+        return [(low, high), (math.sqrt(low), math.sqrt(high)), *((float(a), float(b)) for a, b in beside)]
     else:
         frame = fit.variance_components
     pairs = list(frame[["lower", "upper"]].itertuples(index=False, name=None))
