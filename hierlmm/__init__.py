@@ -9,7 +9,7 @@ from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.bayes.priors import Priors
 from hierlmm.bayes.sample import NutsOptions
 from hierlmm.catalogue import Case, load, models
-from hierlmm.compare import Comparison, compare
+from hierlmm.compare import Comparison, CompoundComparison, compare
 from hierlmm.design.moments import Moments
 from hierlmm.design.streamrows import moments
 from hierlmm.errors import (
@@ -123,6 +123,7 @@ __all__ = [
     "Unstructured",
     # compound sampling
     "BinomialSampling",
+    "CompoundComparison",
     "CompoundFit",
     "CompoundPosterior",
     "CompoundSpec",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import numpy as np
 import pandas as pd
 
 from hierlmm.bayes.arearesults import AreaPosterior
+from hierlmm.bayes.compoundresults import CompoundPosterior
 from hierlmm.bayes.lmmresults import LMMPosterior
 from hierlmm.compare.align import aligned
 from hierlmm.compare.attribute import STEPS, Attribution, attribute
 from hierlmm.compare.boundary import boundary
+from hierlmm.compare.compound import CompoundComparison, compare_compound
 from hierlmm.compare.decompose import decompose
 from hierlmm.compare.exact import ExactPosteriors
 from hierlmm.compare.results import Agreement, Comparison
 from hierlmm.compare.sensitivity import sensitivity
 from hierlmm.errors import ComparisonError, listed
 from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
+from hierlmm.frequentist.compound.results import CompoundFit
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
 
 # Difference between a posterior mean and an EBLUP, in posterior sds, up to which the two are called close.
@@ -43,11 +48,24 @@ STEP_WORDS = {
 }
 
 
-def compare(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> Comparison:
-    """Measure, split and judge every difference between `fit` and `posterior`; see `Comparison`.
+@overload
+def compare(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -> Comparison: ...
+@overload
+def compare(fit: CompoundFit, posterior: CompoundPosterior) -> CompoundComparison: ...
+def compare(
+    fit: LMMFit | AreaFit | CompoundFit, posterior: LMMPosterior | AreaPosterior | CompoundPosterior
+) -> Comparison | CompoundComparison:
+    """Measure, split and judge every difference between `fit` and `posterior`; see `Comparison`, `CompoundComparison`.
 
     Both carry what this needs: no data. Raises ComparisonError where their specs or data differ, naming the parts.
     """
+    if isinstance(fit, CompoundFit) and isinstance(posterior, CompoundPosterior):
+        return compare_compound(fit, posterior)
+    if isinstance(fit, CompoundFit) or isinstance(posterior, CompoundPosterior):
+        raise ComparisonError(
+            "A fit and a posterior must be of one spec; one of these is of a compound model, the other is not. Compute "
+            "both from the same spec and data."
+        )
     check_same(fit, posterior)
     table = aligned(fit, posterior)
     exactly = ExactPosteriors(posterior)

@@ -13,6 +13,7 @@ from typing import Any
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.compoundresults import CompoundPosterior
 from hierlmm.bayes.lmmresults import LMMPosterior
+from hierlmm.compare.compound import CompoundComparison
 from hierlmm.compare.results import Comparison
 from hierlmm.errors import FileError
 from hierlmm.frequentist.area.results import AreaFit
@@ -26,6 +27,7 @@ from hierlmm.saving.manifest import KINDS, Result, check, head
 
 Saved = (
     LMMFit | AreaFit | MomentsFit | CompoundFit | LMMPosterior | AreaPosterior | CompoundPosterior | Comparison
+    | CompoundComparison
 )
 
 # What reading raises where the bytes are not those that were written.

@@ -16,6 +16,7 @@ import hierlmm
 from hierlmm.bayes import lattice
 from hierlmm.bayes.compoundresults import CompoundPosterior
 from hierlmm.bayes.results import Posterior
+from hierlmm.compare.compound import CompoundComparison
 from hierlmm.compare.results import Comparison
 from hierlmm.errors import FileError
 from hierlmm.frequentist.area.results import AreaFit
@@ -31,11 +32,13 @@ from hierlmm.likelihood.compound import maximum
 FORMAT = 1
 KINDS = (
     "LMMFit", "AreaFit", "CorrelatedAreaFit", "SpatialAreaFit", "MomentsFit", "LMMPosterior", "AreaPosterior",
-    "SpatialAreaPosterior", "CompoundFit", "CompoundPosterior", "Comparison",
+    "SpatialAreaPosterior", "CompoundFit", "CompoundPosterior", "CompoundComparison",
+    "Comparison",
 )  # fmt: skip
 SAMPLERS = ("pymc", "pytensor", "nutpie")
 
-Result = LMMFit | AreaFit | MomentsFit | CompoundFit | Posterior | CompoundPosterior | Comparison
+Compared = Comparison | CompoundComparison
+Result = LMMFit | AreaFit | MomentsFit | CompoundFit | Posterior | CompoundPosterior | Compared
 
 
 def head(result: Result) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def head(result: Result) -> dict[str, Any]:
 
 def about(result: Result) -> dict[str, Any]:
     """How a result was computed: method or engine, seed, priors, and the tolerances in force."""
-    if isinstance(result, Comparison):
+    if isinstance(result, Compared):
         return {"fit": about(result.fit), "posterior": about(result.posterior)}
     if isinstance(result, Posterior | CompoundPosterior):
         tolerances = {"lattice_agreement": lattice.AGREE} if result.engine == "integrate" else {}
@@ -85,7 +88,7 @@ def versions(result: Result) -> dict[str, str]:
         "scipy": scipy.__version__,
         "pandas": pd.__version__,
     }
-    posterior = result.posterior if isinstance(result, Comparison) else result
+    posterior = result.posterior if isinstance(result, Compared) else result
     sampled = isinstance(posterior, Posterior | CompoundPosterior) and posterior.engine == "nuts"
     return {**known, **({name: v for name in SAMPLERS if (v := _version(name))} if sampled else {})}
 

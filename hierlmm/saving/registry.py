@@ -14,6 +14,7 @@ VALUES: Mapping[str, str] = {
     "AreaTerms": "hierlmm.bayes.areaterms",
     "Certificate": "hierlmm.likelihood.optimum",
     "Comparison": "hierlmm.compare.results",
+    "CompoundComparison": "hierlmm.compare.compound",
     "CompoundFit": "hierlmm.frequentist.compound.results",
     "CompoundPosterior": "hierlmm.bayes.compoundresults",
     "Component": "hierlmm.bayes.components",
