@@ -66,13 +66,17 @@ VarianceModel = LogLinearGVF | DesignEffectGVF
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Raw:
-    """Direct estimates of M areas: labels, and (M,) arrays; the table, and its columns of estimate, variance and n."""
+    """Direct estimates of M areas: labels, and (M,) arrays; the table, and its columns of estimate, variance and n.
+
+    counted  areas counted in full, whose variance of 0 is none of a sample
+    """
 
     areas: pd.Index
     estimate: Vector
     variance: Vector
     n: Vector
     df: Vector
+    counted: NDArray[np.bool_]
     table: pd.DataFrame
     names: tuple[str, str, str]
 

@@ -50,8 +50,9 @@ def smooth_variances(
     replace "all": the smoothed variance is used everywhere; "unusable": where the estimated one cannot be
 
     Only variances that are neither zero, missing nor to be predicted enter the fit of a log-linear function; the ratio
-    of a design effect takes zeros too. A function of the direct estimate hands the error of the estimate on to its
-    variance: a function of n and of other things known beforehand does not. Areas without an estimate have no variance.
+    of a design effect takes zeros too. Areas counted in full have no sampling error and keep their variance of 0. A
+    function of the direct estimate hands the error of the estimate on to its variance: a function of n and of other
+    things known beforehand does not. Areas without an estimate have no variance.
 
     Raises DesignError naming the areas whose variances are negative, or zero, missing or absurd without a policy;
     SpecError and FormulaError for the other arguments.
@@ -66,10 +67,10 @@ def smooth_variances(
     raw = _raw(direct, area, estimate, variance, size)
     model = _model(model, direct, variance, size)
     sampled = np.isfinite(raw.estimate)
-    is_zero, is_missing = sampled & (raw.variance == 0), sampled & np.isnan(raw.variance)
+    is_zero, is_missing = sampled & (raw.variance == 0) & ~raw.counted, sampled & np.isnan(raw.variance)
     is_wrong = _judge(raw, sampled, is_zero, is_missing, (zero, missing, absurd))
-    usable = sampled & ~is_zero & ~is_missing & ~is_wrong
-    out = _groups((is_zero, zero), (is_missing, missing), (is_wrong, absurd))
+    usable = sampled & ~is_zero & ~is_missing & ~is_wrong & ~raw.counted
+    out = _groups((raw.counted, "keep"), (is_zero, zero), (is_missing, missing), (is_wrong, absurd))
     if isinstance(model, LogLinearGVF):
         basis, function = usable, log_linear(model, raw, usable, sampled)
     else:
@@ -99,8 +100,7 @@ def smooth_variances(
 
 def _raw(direct: object, area: str, estimate: str, variance: str, size: str) -> Raw:
     if isinstance(direct, DirectEstimates):
-        # An area counted in full says nothing about the errors of samples.
-        table, name, df = direct.areas, "area", np.where(direct.role == COUNTED, 0.0, direct.df)
+        table, name, df = direct.areas, "area", direct.df
         names = ("estimate", "variance", "n")
     else:
         table, name, df = whole_table(direct), area, None
@@ -112,9 +112,10 @@ def _raw(direct: object, area: str, estimate: str, variance: str, size: str) -> 
     ]
     y, v, n = values
     y = np.where(n == 0, np.nan, y)
+    counted = direct.role == COUNTED if isinstance(direct, DirectEstimates) else np.zeros(len(y), dtype=bool)
     return Raw(
-        areas=areas, estimate=y, variance=v, n=n, df=np.where(n > 1, n - 1, 0.0) if df is None else df, table=table,
-        names=names,
+        areas=areas, estimate=y, variance=v, n=n, df=np.where(n > 1, n - 1, 0.0) if df is None else df,
+        counted=counted, table=table, names=names,
     )  # fmt: skip
 
 
@@ -143,7 +144,9 @@ def _judge(raw: Raw, sampled: Mask, zero: Mask, missing: Mask, policies: tuple[U
             "Correct it."
         )
     with np.errstate(invalid="ignore"):
-        absurd = sampled & is_absurd(raw.estimate, np.where(zero | missing | ~sampled, np.nan, raw.variance))
+        absurd = sampled & is_absurd(
+            raw.estimate, np.where(zero | missing | raw.counted | ~sampled, np.nan, raw.variance)
+        )
     for which, policy, what, name in (
         (zero, policies[0], "0", "zero"),
         (missing, policies[1], "missing", "missing"),
@@ -172,6 +175,8 @@ def _groups(*parts: tuple[Mask, str]) -> NDArray[np.str_]:
 
 def _notes(raw: Raw, role: NDArray[np.str_], zero: Mask, missing: Mask, absurd: Mask) -> tuple[str, ...]:
     found = []
+    if raw.counted.any():
+        found.append(f"Areas counted in full keep their variance of 0: {listed(raw.areas[raw.counted])}.")
     for which, what in ((zero, "an estimated variance of 0"), (missing, "no variance"), (absurd, "an absurd variance")):
         for state, said in ((PREDICTED, "the fitted function gives theirs"), (KEPT, "left as it is")):
             if (at := which & (role == state)).any():

@@ -196,6 +196,22 @@ def test_shrunken_proportions_by_hand() -> None:
     assert (result.variance > 0).all()
 
 
+def test_areas_counted_in_full_keep_their_variance_of_zero() -> None:
+    """Neither in the fit of either function nor changed by it; the design effect is 1 - n/N of the others."""
+    records = proportions([3, 2, 5, 1, 0], 10)
+    direct = direct_estimates(
+        records, "z", area="area", quantity="proportion", population={0: 10, 1: 40, 2: 40, 3: 40, 4: 40}
+    )
+    by_effect = smooth_variances(direct, DesignEffectGVF(), zero="predict")
+    by_size = smooth_variances(direct, LogLinearGVF("log(variance) ~ 1"), zero="keep")
+
+    assert by_effect.coefficients["estimate"][0] == pytest.approx(0.75, rel=1e-12)
+    for result in (by_effect, by_size):
+        assert result.variance[0] == 0.0
+        assert result.role[0] == "kept"
+        assert any("counted in full keep their variance of 0: 0." in note for note in result.notes)
+
+
 def test_pseudo_units_are_those_of_the_beta_distribution() -> None:
     """4,000 areas, p ~ Beta(2, 6): k = 8, to three Monte Carlo standard errors of about 3 %."""
     rng = np.random.default_rng(3)

@@ -8,7 +8,7 @@ from typing import Unpack
 import numpy as np
 import pandas as pd
 
-from hierlmm.errors import FormulaError, SpecError
+from hierlmm.errors import DesignError, FormulaError, SpecError, listed
 from hierlmm.frequentist.area.records_results import RecordsFit
 from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.methods import check_method, fit
@@ -17,7 +17,7 @@ from hierlmm.spec.build import fay_herriot
 from hierlmm.spec.residual import UnsampledPolicy, ZeroVariancePolicy
 from hierlmm.spec.transformation import ArcsineRoot, Transformation
 from hierlmm.survey.direct import direct_estimates
-from hierlmm.survey.direct_results import DirectEstimates
+from hierlmm.survey.direct_results import ZERO_VARIANCE, DirectEstimates
 from hierlmm.survey.gvf import VarianceModel
 from hierlmm.survey.indicators import Indicator
 from hierlmm.survey.join import Uncovered, Unsampled, direct_table, join_areas
@@ -64,7 +64,8 @@ def fit_records(
     uncovered      areas with records and no covariates: "error" or "drop"
     zero_variance  areas of variance 0 where nothing is smoothed, as in `hl.fay_herriot`
     transformation, area_effects, matrices   as in `hl.fay_herriot` and `hl.fit`; hl.ArcsineRoot(size="effective_size")
-                   takes the size from the direct estimates, or with a DesignEffectGVF from that
+                   takes the size from the direct estimates, or with a DesignEffectGVF from that, which shares of 0
+                   and 1 need
 
     The Bayesian twin is of the same spec and data:
 
@@ -92,12 +93,28 @@ def fit_records(
     direct = direct_estimates(records, variable, area=area, **options)
     smoothed = None if smoothing is None else smooth_variances(direct, smoothing, zero="predict", missing="predict")
     table = _table(direct, smoothed, area)
+    if isinstance(transformation, ArcsineRoot) and zero_variance != "unsampled":
+        _check_effective(table, direct, transformation.size, area)
     if covariates is not None:
         table = join_areas(table, covariates, area=area, unsampled=unsampled, uncovered=uncovered)
     fitted = fit(spec, table, method, matrices=matrices)
     if not isinstance(fitted, AreaFit):
         raise SpecError("`fit_records` is for area-level models; the spec gave another fit.")
     return RecordsFit(direct=direct, smoothing=smoothed, data=table, matrices=dict(matrices or {}), fit=fitted)
+
+
+def _check_effective(table: pd.DataFrame, direct: DirectEstimates, size: str, area: str) -> None:
+    """Refuse shares of 0 and 1 without an effective size: the model would take them for areas without a record."""
+    if size not in table:
+        return
+    without = (direct.role == ZERO_VARIANCE) & table[size].isna().to_numpy()
+    if without.any():
+        raise DesignError(
+            "An effective size is n over the design effect, which no area has whose estimated variance is 0; column "
+            f"{size} is missing for areas {listed(table[area][without])}. Use smoothing=hl.DesignEffectGVF(...), which "
+            'gives every area one, hl.ArcsineRoot(size="n"), or zero_variance="unsampled" to predict them from the '
+            "covariates."
+        )
 
 
 def _two_sided(formula: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from hierlmm.errors import listed
@@ -70,7 +71,16 @@ class RecordsFit:
             "dropped_from_direct": "Areas with records and no covariates, left out",
             "dropped_from_covariates": "Areas with covariates and no records, left out",
         }
-        return [f"{text}: {listed(about[name])}." for name, text in said.items() if about.get(name)]
+        notes = [f"{text}: {listed(about[name])}." for name, text in said.items() if about.get(name)]
+        if unused := self._unused():
+            notes.append(f"Areas with records and no usable variance, predicted from the covariates: {listed(unused)}.")
+        return notes
+
+    def _unused(self) -> list[object]:
+        """Areas whose direct estimates are not in the fit."""
+        own = self.data.set_index(self.spec.random[0].group[0])[self.spec.response]
+        predicted = self.fit.areas.loc[lambda frame: frame["role"] == "unsampled", "area"]
+        return [area for area in predicted if np.isfinite(own.loc[area])]
 
     def __repr__(self) -> str:
         return self.summary()

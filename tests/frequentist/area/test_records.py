@@ -110,6 +110,8 @@ def test_what_happens_to_areas_is_chosen_and_said() -> None:
     raw = fit_records(RECORDS, "y", unsampled="synthetic", **OPTIONS)
     assert raw.smoothing is None
     assert raw.areas.set_index("area").loc["d03", "role"] == "unsampled"
+    assert "no usable variance, predicted from the covariates: d03." in " ".join(raw.summary().split())
+    assert "no usable variance" not in dropped.summary()
     few = COVARIATES[COVARIATES["district"] != "d00"]
     options = {**OPTIONS, "covariates": few}
     with pytest.raises(hl.DesignError, match="d00 is not among them"):
@@ -129,7 +131,15 @@ def test_proportions_of_zero_reach_the_model_with_a_variance() -> None:
         rare, "z", smoothing=hl.DesignEffectGVF(), transformation=hl.ArcsineRoot("effective_size"), **options
     )
     zero = smoothed.direct.labels[smoothed.direct.role == "zero_variance"]
+    for policy in (None, hl.LogLinearGVF()):
+        with pytest.raises(hl.DesignError, match=rf"effective_size is missing for areas {zero[0]}, {zero[1]}"):
+            fit_records(rare, "z", smoothing=policy, transformation=hl.ArcsineRoot("effective_size"), **options)
+    chosen = fit_records(
+        rare, "z", transformation=hl.ArcsineRoot("effective_size"), zero_variance="unsampled", **options
+    )
 
+    assert "no usable variance, predicted from the covariates: d" in chosen.summary()
+    assert chosen.areas.set_index("area").loc[zero, "role"].eq("unsampled").all()
     assert len(zero) > 2
     assert (smoothed.areas.set_index("area").loc[zero, "sampling_variance"] > 0).all()
     assert (smoothed.areas.set_index("area").loc[zero, "role"] == "sampled").all()
@@ -140,6 +150,19 @@ def test_proportions_of_zero_reach_the_model_with_a_variance() -> None:
         rtol=1e-13,
     )
     assert arcsine.areas["estimate"].between(0, 1).all()
+
+
+def test_an_area_counted_in_full_keeps_its_estimate() -> None:
+    """Its variance of 0 is never smoothed away; the model reports the estimate as it stands, once told so."""
+    sizes = RECORDS.groupby("district").size().add(200).to_dict() | {"d05": int((RECORDS["district"] == "d05").sum())}
+    options: dict[str, Any] = {"area": "district", "formula": "~ x", "covariates": COVARIATES, "population": sizes}
+    options |= {"smoothing": hl.LogLinearGVF(), "unsampled": "synthetic"}
+    with pytest.raises(hl.DesignError, match="variance is 0 for areas d05"):
+        fit_records(RECORDS, "y", **options)
+    row = fit_records(RECORDS, "y", zero_variance="direct", **options).areas.set_index("area").loc["d05"]
+
+    assert row["estimate"] == pytest.approx(RECORDS.groupby("district")["y"].mean()["d05"], rel=1e-12)
+    assert row["role"] == "direct"
 
 
 def test_spatial_effects_take_their_matrix_by_label() -> None:
