@@ -49,7 +49,7 @@ def estimate(sample: Sample, plan: Plan) -> Estimate:
         mean = _mean(y, w, area, size, n)
         residual = y - mean[area]
         s2 = n / np.where(n > 1, n - 1, np.nan) * sums(area, w * np.square(residual), M) / size
-        weighting = n * sums(area, np.square(w), M) / np.square(size)
+        weighting = np.where(n > 0, n * sums(area, np.square(w / size[area]), M), np.nan)
         known = sample.population
         if plan.estimator == "hajek":
             scale = known if plan.quantity == "total" else np.ones(M)

@@ -51,6 +51,7 @@ def test_an_area_of_one_record_has_an_estimate_and_no_variance() -> None:
     assert direct.estimate[0] == 3.0
     assert np.isnan(direct.variance[:2]).all()
     assert np.isnan(direct.lower[:2]).all()
+    assert direct.areas.loc[1, ["estimate", "se", "design_effect", "weighting_effect", "effective_size"]].isna().all()
     assert direct.interval.tolist() == ["", "", "t"]
     assert any("from a single record" in note and note.endswith("areas a.") for note in direct.notes)
     assert any("no estimate: b" in note for note in direct.notes)
@@ -160,6 +161,16 @@ def test_totals_of_weights_that_count_no_population_say_so() -> None:
     notes = direct_estimates(gaps, "y", area="area", weights="w", quantity="total").notes
     assert any("1 record with missing values, which a Horvitz-Thompson estimate so counts as 0" in n for n in notes)
     assert direct_estimates(gaps, "y", area="area", weights="w").notes == ()
+
+
+@pytest.mark.parametrize("unit", [1e300, 1e-300])
+def test_weights_of_any_unit_give_the_same_means(unit: float) -> None:
+    """Their squares leave the range of doubles: Kish's design effect, too, is one of shares."""
+    first = direct_estimates(RECORDS, "y", area="area", weights="w").areas
+    second = direct_estimates(RECORDS.assign(w=RECORDS["w"] * unit), "y", area="area", weights="w").areas
+
+    for column in ("estimate", "se", "design_effect", "weighting_effect"):
+        np.testing.assert_allclose(second[column], first[column], rtol=1e-12)
 
 
 def test_zeros_and_ones_taken_as_any_other_number_are_named() -> None:
