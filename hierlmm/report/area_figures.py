@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.report.appearance import POSTERIOR
 from hierlmm.report.area_plots import (
+    DRAWN,
     WITH_INTERVALS,
     AreaResult,
-    in_fit,
     plot_cv,
     plot_direct_model,
     plot_gamma,
@@ -34,7 +34,8 @@ def area_pictures(result: AreaResult, size: pd.Series | None = None) -> tuple[Pi
 
 def before_and_after(result: AreaResult, size: pd.Series | None = None) -> Iterator[Plan]:
     """Estimates, coefficients of variation and weights against the direct estimates, for the section on areas."""
-    m = len(in_fit(result))
+    m = int(result.design.sampled.sum())
+    some = f" {DRAWN} of {m} areas are drawn, even in the rank of their sampling variances." if m > DRAWN else ""
     bayes = isinstance(result, AreaPosterior)
     word, error = ("posterior mean", "posterior sd") if bayes else ("EBLUP", "root of its mean squared error")
     bars = f" Bars are one standard error: of the direct estimate, and of the model ({error})."
@@ -43,7 +44,7 @@ def before_and_after(result: AreaResult, size: pd.Series | None = None) -> Itera
         draw=partial(plot_direct_model, result),
         caption=f"One point an area. On the dashed line the model changes nothing; a flatter cloud is the pull of "
         f"the {word} towards the regression.{bars if m <= WITH_INTERVALS else ''} The areas moved farthest, in "
-        "sds of their direct estimates, are named.",
+        f"sds of their direct estimates, are named.{some}",
     )  # fmt: skip
     yield Plan(
         place="means", title="The weight of the direct estimate", size=(HALF, 3.7), wide=False,
@@ -54,7 +55,7 @@ def before_and_after(result: AreaResult, size: pd.Series | None = None) -> Itera
         draw=partial(plot_cv, result),
         caption=f"Open circle: direct estimate; filled: {word}. One column an area, by the sampling variance of the "
         "direct estimate; an orange line marks an area in which the model's is larger. A coefficient of variation is "
-        "large where an estimate is near zero, whatever its error.",
+        f"large where an estimate is near zero, whatever its error.{some}",
     )  # fmt: skip
 
 

@@ -36,6 +36,8 @@ AreaResult = AreaFit | AreaPosterior
 
 # Areas whose names or intervals a picture has room for.
 NAMED_AREAS, WITH_INTERVALS = 60, 150
+# Areas that a picture draws: of more, so many, even in the rank of their sampling variances.
+DRAWN = 3000
 # Areas that a scatter names: those that the model moves farthest, in standard errors of the direct estimate.
 FARTHEST = 3
 # Characters of a name inside a scatter.
@@ -56,6 +58,15 @@ def in_fit(result: AreaResult) -> pd.DataFrame:
     return result.areas[result.design.sampled].reset_index(drop=True)
 
 
+def to_draw(result: AreaResult) -> pd.DataFrame:
+    """The rows of `in_fit` in the order of their sampling variances, DRAWN of them at most."""
+    frame = in_fit(result).assign(model_variance=result.design.D[result.design.sampled])
+    frame = frame.sort_values("sampling_variance", kind="stable").reset_index(drop=True)
+    if len(frame) <= DRAWN:
+        return frame
+    return frame.iloc[np.unique(np.linspace(0, len(frame) - 1, DRAWN).astype(np.intp))].reset_index(drop=True)
+
+
 def plot_direct_model(result: AreaResult, *, ax: Axes) -> Axes:
     """Draw the model estimate of each sampled area against its direct estimate, with the line of equality.
 
@@ -63,7 +74,7 @@ def plot_direct_model(result: AreaResult, *, ax: Axes) -> Axes:
     estimate, the root of its mean squared error (posterior sd). There are none where there are more than 150 areas. The
     areas that the model moves farthest, in sds of their direct estimates, are named.
     """
-    frame = in_fit(result)
+    frame = to_draw(result)
     color, marker, word = look(result)
     x, y, sd = (frame[name].to_numpy() for name in ("direct", "estimate", "sampling_variance"))
     sd, se = np.sqrt(sd), frame["se"].to_numpy()
@@ -108,10 +119,11 @@ def plot_cv(result: AreaResult, *, ax: Axes) -> Axes:
     Open circles: direct estimate; filled: model. Areas without one, whose estimate is 0, are left out. The axis is
     logarithmic where the values span a factor of 20 or more.
     """
-    frame = in_fit(result).sort_values("sampling_variance", kind="stable")
+    frame = to_draw(result)
     color, marker, word = look(result)
     before, after = 100 * frame["direct_cv"].to_numpy(), 100 * frame["cv"].to_numpy()
-    rank = np.arange(1, len(frame) + 1)
+    m = int(result.design.sampled.sum())
+    rank = np.arange(1, m + 1) if len(frame) == m else np.linspace(1, m, len(frame))
     named = len(frame) <= NAMED_AREAS
     grew = after > before
     ax.vlines(rank, after, before, color=np.where(grew, POSTERIOR, GUIDE).tolist(), linewidth=1.4 if named else 0.6,
@@ -129,7 +141,7 @@ def plot_cv(result: AreaResult, *, ax: Axes) -> Axes:
     else:
         ax.set_ylim(bottom=0)
     ax.grid(axis="y", color="0.92", linewidth=0.7)
-    ax.set_xlim(0.3, len(frame) + 0.7)
+    ax.set_xlim(0.3, m + 0.7)
     if named:
         ax.set_xticks(rank, [plain(name) for name in frame["area"]], rotation=90, fontsize=7)
         ax.tick_params(axis="x", length=0)
@@ -152,9 +164,9 @@ def plot_gamma(result: AreaResult, *, ax: Axes, size: pd.Series | None = None) -
     and the band at the ends of its 95 % interval: what the data leave open about every weight at once. The weights of a
     posterior are means. Raises DesignError where an area has no positive size.
     """
-    frame = in_fit(result)
+    frame = to_draw(result)
     color, marker, word = look(result)
-    D = result.design.D[result.design.sampled]
+    D = frame["model_variance"].to_numpy()
     x = D if size is None else _sizes(size, frame["area"])
     logarithmic = x.max() > LOGARITHMIC / 2 * x.min()
     if logarithmic:

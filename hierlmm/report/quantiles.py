@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 
 # Points named in a plot: the largest in absolute value.
 NAMED = 3
+# Order statistics drawn at each end of very many, and between.
+OUTER, INNER = 500, 2000
 NORMAL_975 = NormalDist().inv_cdf(0.975)
 
 
@@ -91,6 +93,14 @@ def _through_quartiles(values: Array) -> tuple[float, float]:
     return float(low + high) / 2, float(high - low) / (2 * NormalDist().inv_cdf(0.75))
 
 
+def _shown(n: int) -> NDArray[np.intp]:
+    """Order statistics that are drawn: all, or of many the outer ones and others evenly between them."""
+    if n <= 2 * OUTER + INNER:
+        return np.arange(n)
+    inner = np.linspace(OUTER, n - OUTER - 1, INNER).astype(np.intp)
+    return np.concatenate([np.arange(OUTER), inner, np.arange(n - OUTER, n)])
+
+
 def _quantiles(ax: Axes, labels: list[str], values: Array, line: tuple[float, float]) -> None:
     """Points, line, a pointwise 95 % band from the standard error of an order statistic, and the farthest names.
 
@@ -103,9 +113,11 @@ def _quantiles(ax: Axes, labels: list[str], values: Array, line: tuple[float, fl
     density = np.array([NormalDist().pdf(x) for x in z])
     spread = slope * np.sqrt(p * (1 - p) / max(values.size, 1)) / np.where(density > 0, density, 1.0)
     centre = intercept + slope * z
-    ax.fill_between(z, centre - NORMAL_975 * spread, centre + NORMAL_975 * spread, color="0.9", linewidth=0)
-    ax.plot(z, centre, color=GUIDE, linewidth=1)
-    ax.plot(z, values[order], "o", color=FIT, markersize=3.2 if values.size < 400 else 1.8, linestyle="none")
+    shown = _shown(values.size)
+    band = NORMAL_975 * spread
+    ax.fill_between(z[shown], (centre - band)[shown], (centre + band)[shown], color="0.9", linewidth=0)
+    ax.plot(z[shown], centre[shown], color=GUIDE, linewidth=1)
+    ax.plot(z[shown], values[order][shown], "o", color=FIT, markersize=3.2 if values.size < 400 else 1.8, linestyle="none")
     for k in np.argsort(np.abs(values[order]))[::-1][: NAMED if values.size > 5 else 0]:
         side = -1 if z[k] > 0 else 1
         ax.annotate(

@@ -203,7 +203,7 @@ def test_a_workbook_needs_a_folder_and_its_ending(name, tmp_path):
 
 def test_direct_against_model_draws_both_with_one_standard_error(ax):
     """Milk: points, bars of either standard error, the line of equality."""
-    areas = comparison("milk").fit.areas
+    areas = comparison("milk").fit.areas.sort_values("sampling_variance", kind="stable")
 
     assert plot_direct_model(comparison("milk").fit, ax=ax) is ax
 
@@ -238,9 +238,26 @@ def test_weights_lie_on_their_curve_and_sizes_are_matched_by_label(ax):
 
     other = Figure().add_subplot()
     plot_gamma(fit, ax=other, size=sizes)
-    assert_allclose(points(other, "EBLUP")[:, 0], hl.load("milk").data["ni"])
+    ordered = hl.load("milk").data.sort_values("vardir", kind="stable")
+    assert_allclose(points(other, "EBLUP")[:, 0], ordered["ni"])
     with pytest.raises(DesignError, match=r"positive number for each area.* found none for 3"):
         plot_gamma(fit, ax=other, size=sizes.drop(3))
+
+
+def test_of_very_many_areas_some_are_drawn_and_the_caption_says_so(ax, tmp_path):
+    """4,000 areas: 3,000 of them, the smallest and the largest sampling variance among them."""
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"area": range(4000), "D": rng.uniform(0.5, 2, 4000), "y": rng.normal(size=4000) * 2 + 9})
+    fit = hl.fit(hl.fay_herriot("y ~ 1", sampling_variance="D", area="area"), data)
+
+    plot_gamma(fit, ax=ax)
+    page, text = page_of(fit, tmp_path)
+
+    x = points(ax, "EBLUP")[:, 0]
+    assert len(x) == 3000
+    assert (x[0], x[-1]) == (data["D"].min(), data["D"].max())
+    assert "3000 of 4000 areas are drawn" in page.text
+    assert len(text) < 4e6
 
 
 def test_validation_and_influence_draw_their_frames(ax):
