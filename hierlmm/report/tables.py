@@ -94,7 +94,8 @@ def _label(row: pd.Series) -> tuple[str, ...]:
     if row["part"] == "fixed":
         return (str(row["term"]),)
     if not row["group"]:
-        return ({"A": "A, variance between areas", "tau": "√A", "rho": "ρ, autocorrelation"}.get(str(row["term"]), str(row["term"])),)
+        words = {"A": "A, variance between areas", "tau": "√A", "rho": "ρ, autocorrelation"}
+        return (words.get(str(row["term"]), str(row["term"])),)
     terms = ", ".join(str(term) for term in (row["term"], row["term2"]) if term)
     return str(row["group"]), terms, str(row["quantity"])
 

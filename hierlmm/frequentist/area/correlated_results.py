@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from hierlmm.frequentist.area.results import LEVEL, AreaFit
 
 if TYPE_CHECKING:
+    from hierlmm.frequentist.area.correlated_bootstrap import CorrelatedKind
+    from hierlmm.frequentist.area.mse import Information
+    from hierlmm.frequentist.area.mse_results import AreaMSE
+    from hierlmm.frequentist.bootstrap.progress import Progress
     from hierlmm.frequentist.profile import ProfileCurve
     from hierlmm.likelihood.area.correlated_matrix import RotatedErrors
 
@@ -34,6 +38,26 @@ class CorrelatedAreaFit(AreaFit):
         from hierlmm.frequentist.area.correlated_prediction import predict
 
         return predict(self, new, level)
+
+    def mean_squared_error(
+        self,
+        kind: CorrelatedKind = "default",  # type: ignore[override]
+        *,
+        replicates: int | None = None,
+        seed: int | np.random.Generator | None = None,
+        inner: int = 1,
+        information: Information | None = None,
+        progress: Progress = "none",
+    ) -> AreaMSE:
+        """Mean squared errors by another method, each with what it is: see `correlated_bootstrap`.
+
+        kind  "default" (what the fit holds), "second_order"; with `replicates` (1,000) and a `seed`, "bootstrap" and
+              "bootstrap_naive"
+        """
+        from hierlmm.frequentist.area.correlated_bootstrap import mean_squared_error
+        from hierlmm.frequentist.area.mse_kinds import on_model_scale
+
+        return on_model_scale(self, mean_squared_error(self, kind, replicates, seed, information, progress))
 
     def error_covariance(self) -> pd.DataFrame:
         """(M, M) mean squared and cross errors of the area estimates, labelled; the diagonal is `mse`."""

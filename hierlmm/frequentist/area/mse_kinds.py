@@ -49,7 +49,11 @@ def mean_squared_error(
     progress: Progress,
 ) -> AreaMSE:
     """See `AreaFit.mean_squared_error`."""
-    found = _found(fit, kind, replicates, seed, inner, information, progress)
+    return on_model_scale(fit, _found(fit, kind, replicates, seed, inner, information, progress))
+
+
+def on_model_scale(fit: AreaFit, found: AreaMSE) -> AreaMSE:
+    """The result, with a note where the scale of the model is not that of the data."""
     return found if fit.spec.transformation is None else replace(found, notes=(*found.notes, ON_MODEL_SCALE))
 
 

@@ -18,20 +18,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
-from hierlmm.frequentist.area.mse import PRINTED, Information
-from hierlmm.frequentist.area.mse_bootstrap import Totals, batches, generators, seed_of
-from hierlmm.frequentist.area.mse_results import AreaMSE, negative_note
+from hierlmm.frequentist.area.correlated_bootstrap import Streams, check_arguments, run
+from hierlmm.frequentist.area.mse import Information
+from hierlmm.frequentist.area.mse_results import AreaMSE
 from hierlmm.frequentist.area.spatial import check_method
 from hierlmm.frequentist.area.spatial_prediction import Estimated, estimated, published_errors
-from hierlmm.frequentist.bootstrap.arguments import check_count
-from hierlmm.frequentist.bootstrap.progress import Progress, check_progress, shown
+from hierlmm.frequentist.bootstrap.progress import Progress
 from hierlmm.likelihood.area.spatial import weighted
 from hierlmm.likelihood.area.spatial_many import estimate_many, predict_many
 from hierlmm.likelihood.area.spatial_search import SpatialPlace
@@ -75,25 +73,13 @@ def mean_squared_error(
     kind: str,
     replicates: int | None,
     seed: int | np.random.Generator | None,
-    inner: int,
     information: Information | None,
     progress: Progress,
 ) -> AreaMSE:
     """See `SpatialAreaFit.mean_squared_error`."""
-    if kind not in get_args(SpatialKind):
-        raise FitError(
-            f"Of a spatial fit `kind` is one of {', '.join(get_args(SpatialKind))}; found {kind!r}. Use one of these."
-        )
-    if information is not None and information not in PRINTED:
-        raise FitError(f"`information` is 'sum' or 'trace'; found {information!r}. Use one of these.")
-    if kind in RESAMPLED:
-        if seed is None:
-            raise FitError(
-                f"kind={kind!r} draws replicates, and each follows from a seed; found none. Give one, as seed=1."
-            )
+    check_arguments(kind, get_args(SpatialKind), RESAMPLED, replicates, seed, information)
+    if kind in RESAMPLED and seed is not None:
         return bootstrap_mse(fit, kind, REPLICATES if replicates is None else replicates, seed, progress)
-    if replicates is not None:
-        raise FitError(f"kind={kind!r} draws no replicates; found replicates={replicates!r}. Leave it out.")
     return _closed_form(fit, kind, information or fit.information)
 
 
@@ -123,83 +109,27 @@ def _closed_form(fit: SpatialAreaFit, kind: str, information: Information) -> Ar
 Draw = Callable[[list[np.random.Generator]], tuple[Matrix, Matrix]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Population:
-    """What replicates are drawn from and compared with."""
-
-    now: Estimated
-    A: float
-    leading: Vector
-    draw: Draw
-
-
 def bootstrap_mse(
     fit: SpatialAreaFit, kind: str, replicates: int, seed: int | np.random.Generator, progress: Progress
 ) -> AreaMSE:
-    """Mean squared errors of one of the kinds above.
-
-    seed  replicate b is drawn from numpy's SeedSequence(seed, spawn_key=(b,)); of a Generator, a seed it draws
-
-    Ctrl-C ends it with the replicates that are done. Raises FitError for arguments that are none, and where no
-    replicate could be used.
-    """
-    check_count("replicates", replicates, "replicates", least=2)
-    check_progress(progress)
-    start = seed_of(seed)
-    now = estimated(fit)
+    """Mean squared errors of one of the kinds above; arguments and errors as `correlated_bootstrap.run`."""
+    now, method = estimated(fit), check_method(fit.method)
     draw = _nonparametric(fit, now) if kind.startswith("nonparametric") else _parametric(fit, now)
-    out = fit.design.role == "direct"
-    population = _Population(now, fit.A_hat, np.where(out, 0.0, fit.g1 + fit.g2), draw)
-    totals, interrupted = Totals(), False
-    try:
-        with shown(progress, replicates, name=kind) as advance:
-            # each area is held at the six nodes of its replicate
-            for numbers in batches(replicates, 12 * len(out)):
-                _batch(population, fit, kind, generators(start, numbers), totals)
-                advance(len(numbers))
-    except KeyboardInterrupt:
-        interrupted = True
-    if totals.used < 2:
-        raise FitError(
-            f"A bootstrap needs two replicates or more with an estimate of A and rho; there are {totals.used} of "
-            f'{replicates} ({totals.failed} failed). Ask for more, or use kind="default".'
-        )
-    base = np.zeros(len(out)) if kind == "nonparametric_naive" else population.leading
-    mse, unbiased, mcse = (np.where(out, 0.0, values) for values in totals.result(base))
-    return AreaMSE(
-        kind=kind,
-        convention=CONVENTIONS[kind],
-        information="not used",
-        method=fit.method,
-        areas=fit.design.areas,
-        estimate=fit.eblup,
-        mse=mse,
-        unbiased=unbiased,
-        mcse=mcse,
-        requested=replicates,
-        replicates=totals.used,
-        failed=totals.failed,
-        seed=start,
-        interrupted=interrupted,
-        notes=(*(() if fit.estimate.place is SpatialPlace.INTERIOR else (OUTSIDE,)), *negative_note(fit, unbiased)),
-    )
+    direct = fit.design.role == "direct"
+    leading = np.where(direct, 0.0, fit.g1 + fit.g2)
 
+    def batch(streams: Streams) -> tuple[Matrix, Matrix, int]:
+        Y, effects = draw(streams)
+        found = estimate_many(now.problem, Y, method)
+        of = effects if kind == "nonparametric_naive" else predict_many(now.at, Y, fit.A_hat)
+        u = np.where(direct, 0.0, np.square(found.theta - of))
+        c = found.leading - leading if kind in ("bootstrap", "nonparametric") else np.zeros_like(u)
+        sound = found.converged
+        return u[sound], np.where(direct, 0.0, c)[sound], int((~sound).sum())
 
-def _batch(
-    population: _Population, fit: SpatialAreaFit, kind: str, streams: list[np.random.Generator], totals: Totals
-) -> None:
-    Y, effects = population.draw(streams)
-    found = estimate_many(population.now.problem, Y, check_method(fit.method))
-    sound = found.converged
-    if not sound.any():
-        totals.failed += len(streams)
-        return
-    if kind == "nonparametric_naive":
-        u = np.square(found.theta - effects)
-    else:
-        u = np.square(found.theta - predict_many(population.now.at, Y, population.A))
-    c = found.leading - population.leading if kind in ("bootstrap", "nonparametric") else np.zeros_like(u)
-    totals.add(u[sound], c[sound], int((~sound).sum()))
+    base = np.zeros(len(direct)) if kind == "nonparametric_naive" else leading
+    notes = () if fit.estimate.place is SpatialPlace.INTERIOR else (OUTSIDE,)
+    return run(fit, kind, CONVENTIONS[kind], base, batch, replicates, seed, progress, notes)
 
 
 def _parametric(fit: SpatialAreaFit, now: Estimated) -> Draw:

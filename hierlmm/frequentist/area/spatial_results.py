@@ -104,9 +104,10 @@ class SpatialAreaFit(AreaFit):
                      "bootstrap_naive", "nonparametric" and "nonparametric_naive"
         information  "sum" or "trace" for the closed forms; the fit's own where it is not given
         """
+        from hierlmm.frequentist.area.mse_kinds import on_model_scale
         from hierlmm.frequentist.area.spatial_bootstrap import mean_squared_error
 
-        return mean_squared_error(self, kind, replicates, seed, inner, information, progress)
+        return on_model_scale(self, mean_squared_error(self, kind, replicates, seed, information, progress))
 
     def error_covariance(self) -> pd.DataFrame:
         """(M, M) mean squared and cross errors of the area estimates, labelled; the diagonal is `mse`."""

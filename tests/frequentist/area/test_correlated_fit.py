@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import hierlmm as hl
-from hierlmm.errors import DesignError
+from hierlmm.errors import DesignError, FitError
 from hierlmm.frequentist.area.correlated_results import CorrelatedAreaFit
 from hierlmm.likelihood.area.estimators import ESTIMATORS
 
@@ -175,6 +175,36 @@ def test_the_matrix_of_errors_is_second_order_in_sums_too():
     assert_allclose(matrix.times(np.eye(18)), matrix.dense(), atol=1e-12)
     draws = matrix.sample(20_000, np.random.default_rng(7))
     assert_allclose(np.cov(draws.T, bias=True), matrix.dense(), atol=0.06)
+
+
+@pytest.mark.parametrize("method", ["reml", "fh"])
+def test_the_naive_bootstrap_has_the_error_under_the_fitted_model(method):
+    """g1 + g2 + g3 of the full covariance, to Monte Carlo error and terms of third order."""
+    table, S = data(12, sd=3.0)
+    fit = hl.fit(SPEC, table, method, matrices={"S": S})
+
+    got = fit.mean_squared_error("bootstrap_naive", replicates=2000, seed=1)
+
+    s = fit.design.sampled
+    assert_allclose(got.mse[s], (fit.g1 + fit.g2 + fit.g3)[s], rtol=0.06)
+    assert (got.mcse[s] < 0.02 * got.mse[s]).all()
+    with pytest.raises(FitError, match="one of default, second_order"):
+        fit.mean_squared_error("sumca", seed=1)
+
+
+@pytest.mark.parametrize("kind", ["bootstrap", "bootstrap_naive", "second_order"])
+def test_errors_by_name_of_a_diagonal_covariance_are_the_ordinary_ones(kind):
+    """The replicates of a seed are the same, and so is every number made of them."""
+    table, _ = data(2)
+    S = pd.DataFrame(np.diag(table["D"]), LABELS, LABELS)
+    asked = {} if kind == "second_order" else {"replicates": 30, "seed": 1}
+
+    got = hl.fit(SPEC, table, "reml", matrices={"S": S}).mean_squared_error(kind, **asked)
+    want = hl.fit(DIAGONAL, table, "reml").mean_squared_error(kind, **asked)
+
+    assert_allclose(got.mse, want.mse, rtol=1e-8)
+    assert_allclose(got.unbiased, want.unbiased, rtol=1e-8)
+    assert_allclose(got.mcse, want.mcse, rtol=1e-6, atol=1e-12)
 
 
 def test_at_zero_the_error_is_averaged_over_the_variance():
