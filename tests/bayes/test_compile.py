@@ -17,7 +17,7 @@ from hierlmm.bayes.compile_backend import backend
 from hierlmm.bayes.compile_mode import lmm_mode
 from hierlmm.bayes.priors import LKJ, Exponential, HalfCauchy, HalfNormal, InverseGamma, Normal, Priors, SDPrior
 from hierlmm.errors import DesignError, PriorError, SpecError
-from hierlmm.likelihood.area.variance import estimate_reml
+from hierlmm.likelihood.area.estimators import estimate_reml
 
 pytest.importorskip("pymc")
 
