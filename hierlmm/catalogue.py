@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from hierlmm.errors import FileError, HierlmmError
-from hierlmm.spec.model import ModelSpec
+from hierlmm.spec.compoundtext import AnySpec, any_from_mapping
 
 # What an answer can be about: the columns of the results' frames and their scalars, each with its definition.
 QUANTITIES: Mapping[str, str] = MappingProxyType(
@@ -59,6 +59,13 @@ QUANTITIES: Mapping[str, str] = MappingProxyType(
         "areas.g2": "second term of the mean squared error by area",
         "areas.g3": "third term of the mean squared error by area, with the information ΣV⁻²/2",
         "areas.mse": "second-order mean squared error estimate by area",
+        "hyperparameters.estimate": "estimated prior of a compound model by term; in a posterior the mean",
+        "hyperparameters.se": "its standard error; in a posterior the sd",
+        "hyperparameters.median": "posterior median by term",
+        "units.estimate": "empirical-Bayes estimate by unit; in a posterior the mean",
+        "units.se": "standard error with that of the estimated prior, by unit; in a posterior the sd",
+        "units.gamma": "weight of the estimate on the direct one by unit; in a posterior its mean",
+        "error_ratio": "sum of squares of direct less column `key` of the data over that of estimate less it",
     }
 )
 
@@ -66,7 +73,10 @@ _FILE = {"data", "model", "priors", "source", "answer"}
 _DATA = {"title", "rows", "columns", "provenance", "publication", "licence", "default"}
 _COLUMN = {"kind", "unit", "meaning", "levels"}
 _ANSWER = {"model", "quantity", "key", "labels", "value", "atol", "rtol", "mcse", "why", "source"}
-_METHODS = ("reml", "ml", "fh", "pr", "amrl_ll", "ampl_ll", "amrl_yl", "ampl_yl", "mix")
+_METHODS = (
+    "reml", "ml", "fh", "pr", "amrl_ll", "ampl_ll", "amrl_yl", "ampl_yl", "mix", "moments", "james_stein",
+    "positive_part", "limited_translation", "morris",
+)  # fmt: skip
 _ENGINES = ("integrate", "nuts")
 _TOLERANCES = ("atol", "rtol", "mcse")
 _DTYPES = {"number": "float64", "integer": "int64", "category": "str"}
@@ -87,7 +97,8 @@ class Column:
 class Answer:
     """A value that the model must give, with the reason for its tolerance and its source.
 
-    by         "reml", "ml" or another method of `hl.fit` (a fit), "integrate" or "nuts" (a posterior, under `priors`, the texts of a prior each)
+    by         "reml", "ml" or another method of `hl.fit` (a fit), "integrate" or "nuts" (a posterior, under `priors`,
+               the texts of a prior each)
     quantity   a name in QUANTITIES, which defines it; key says which, labels name the values, both as defined there
     values     one number a label, or one number or word where labels is empty
     atol, rtol, mcse   one is set, the others are zero: absolute, relative to each value, or in Monte Carlo standard
@@ -126,8 +137,8 @@ class Case:
 
     name: str
     title: str
-    spec: ModelSpec
-    specs: Mapping[str, ModelSpec]
+    spec: AnySpec
+    specs: Mapping[str, AnySpec]
     data: pd.DataFrame
     columns: tuple[Column, ...]
     answers: tuple[Answer, ...]
@@ -150,7 +161,8 @@ class Case:
 def models() -> pd.DataFrame:
     """The catalogue, one row a model: name (as `load` takes it), formula, residual, rows, title; the default first.
 
-    residual  kind of the residual structure, "independent" where there is none
+    residual  kind of the residual structure, "independent" where there is none; "normal_sampling", "poisson_sampling"
+              or "binomial_sampling" of a compound model
     """
     rows = []
     for name in names():
@@ -160,6 +172,8 @@ def models() -> pd.DataFrame:
             values = table["model"][model]
             plain = "sampling_variances" if values.get("kind") == "fay_herriot" else "independent"
             residual = values.get("residual", {}).get("kind", plain)
+            if "sampling" in values:
+                residual = f"{values['sampling']['kind']}_sampling"
             rows.append(
                 {
                     "name": f"{name}/{model}",
@@ -241,9 +255,9 @@ def _keys(dataset: str, where: str, table: Mapping[str, Any], needed: set[str], 
         )
 
 
-def _spec(dataset: str, model: str, values: Mapping[str, object]) -> ModelSpec:
+def _spec(dataset: str, model: str, values: Mapping[str, object]) -> AnySpec:
     try:
-        return ModelSpec.from_mapping(values)
+        return any_from_mapping(values)
     except HierlmmError as error:
         raise FileError(f"The model {model!r} of the catalogue entry {dataset!r} cannot be read: {error}") from error
 

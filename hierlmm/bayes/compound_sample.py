@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.bayes.compile_mode import NEAR_ZERO
 from hierlmm.bayes.compound_compile import compound_model
 from hierlmm.bayes.compounddensity import CompoundTarget
 from hierlmm.bayes.compoundposterior import Quantity, assembled, missing, quantities
@@ -15,11 +16,13 @@ from hierlmm.bayes.compoundpriors import CompoundPriors
 from hierlmm.bayes.compoundpropriety import compound_propriety, mean_limit
 from hierlmm.bayes.compoundresults import CompoundPosterior
 from hierlmm.bayes.results import Draws, Estimates
-from hierlmm.bayes.sample import NutsOptions, run
+from hierlmm.bayes.sample import Form, NutsOptions, run
 from hierlmm.bayes.sample_summaries import summarise
 from hierlmm.design.compound import CompoundDesign
 from hierlmm.likelihood.compound.conjugate import posterior
 from hierlmm.likelihood.compound.marginal import Counts, mean_of
+from hierlmm.likelihood.compound.maximum import estimate, informative
+from hierlmm.likelihood.compound.profile import profile
 
 Array = NDArray[np.float64]
 
@@ -32,11 +35,16 @@ def sample_compound(
 ) -> CompoundPosterior:
     """Sample a model of counts; raises PriorError where its posterior is improper, else as `run`.
 
-    In the marginal form the units' parameters are drawn from their conjugate laws afterwards.
+    In the marginal form the units' parameters are drawn from their conjugate laws afterwards. Unless `nuts` says
+    otherwise that form is taken where tau comes near zero: there the units' parameters narrow into a funnel.
     """
-    options = NutsOptions(draws=max(4, -(-draws // 4))) if nuts is None else nuts
     target = CompoundTarget.of(design, priors)
     propriety = compound_propriety(target)
+    if nuts is None:
+        form: Form = "hierarchical" if away_from_zero(target) else "marginal"
+        options = NutsOptions(draws=max(4, -(-draws // 4)), form=form)
+    else:
+        options = nuts
     watched = [*(["beta"] if design.fixed else []), "tau", *([] if options.form == "marginal" else ["theta"])]
     chains = run(compound_model(design, priors, options.form), watched, options, seed)
     sample = complete(design, chains.draws, np.random.default_rng([seed, 1]))
@@ -55,6 +63,15 @@ def sample_compound(
         sample,
     )  # fmt: skip
     return _with_draws(post, target, summarise(theta), flat_beta, flat_tau)
+
+
+def away_from_zero(target: CompoundTarget) -> bool:
+    """Whether the marginal likelihood at tau = 0 is so far below its maximum that draws will not come near."""
+    if not informative(target.data)[0]:
+        return False
+    found = estimate(target.data)
+    at_zero = profile(target.data, np.zeros(1), found.beta[None]).value[0]
+    return bool(found.converged and found.loglik - at_zero > NEAR_ZERO)
 
 
 def complete(design: CompoundDesign, draws: Draws, rng: np.random.Generator) -> Draws:

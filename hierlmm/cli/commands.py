@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
-from hierlmm.cli import output, recipe
+from hierlmm.cli import compound, output, recipe
 from hierlmm.cli.progress import step
 from hierlmm.cli.subject import Choices, Subject, subject
 
@@ -20,11 +20,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Format = Literal["text", "json", "csv"]
 
 TARGET = click.argument("target", metavar="NAME|FILE")
-# Estimators of mixed models and areas, then of areas alone.
-METHODS = ("reml", "ml", "fh", "pr", "amrl_ll", "ampl_ll", "amrl_yl", "ampl_yl", "mix")
+# Estimators of mixed models and areas, then of areas alone, then of compound models.
+METHODS = (
+    "reml", "ml", "fh", "pr", "amrl_ll", "ampl_ll", "amrl_yl", "ampl_yl", "mix", "moments", "james_stein",
+    "positive_part", "limited_translation", "morris",
+)  # fmt: skip
 METHOD = click.option(
     "--method", type=click.Choice(METHODS), default="reml", show_default=True,
-    help="Estimator of the variances; those after ml are for areas.",
+    help="Estimator of the variances; those after ml are for areas, those after mix for compound models.",
 )  # fmt: skip
 FORMAT = click.option(
     "--format",
@@ -101,6 +104,14 @@ def compare(
     hierlmm compare areas.csv --formula 'y ~ x' \\
         --sampling-variance D --area name -o areas.html
     """
+    if (case := compound.case_of(target)) is not None:
+        compound.check_plain(model, matrix, report)
+        _check_table(table, form, compound.COMPARISON_TABLES)
+        _check_writable(save)
+        found = compound.compared(case, method, engine, priors, draws, seed)
+        output.show(found, form, table, compound.about(target, case))
+        _save(found, save)
+        return
     _check_table(table, form, output.COMPARISON_TABLES)
     path = recipe.report_path(target, report, form)
     _check_writable(path, save)
@@ -142,8 +153,17 @@ def fit(
 
     \b
     hierlmm fit sitka/slopes
+    hierlmm fit lip-cancer
     hierlmm fit milk --method fh --output milk.xlsx
     """
+    if (case := compound.case_of(target)) is not None:
+        compound.check_plain(model, matrix, report)
+        _check_table(table, form, compound.FIT_TABLES)
+        _check_writable(save)
+        found = compound.fitted(case, method)
+        output.show(found, form, table, compound.about(target, case))
+        _save(found, save)
+        return
     _check_table(table, form, output.FIT_TABLES)
     _check_writable(report, save)
     model_of = subject(target, Choices(**model), matrix)

@@ -12,8 +12,11 @@ import click
 import numpy as np
 import pandas as pd
 
+from hierlmm.cli import compound
+from hierlmm.compare.compound import CompoundComparison
 from hierlmm.compare.results import Comparison
 from hierlmm.frequentist.area.results import AreaFit
+from hierlmm.frequentist.compound.results import CompoundFit
 from hierlmm.frequentist.lmm_results import LMMFit
 
 COMPARISON_TABLES = ("table", "attribution", "mse", "boundary", "sensitivity")
@@ -21,11 +24,12 @@ LMM_TABLES = ("fixed", "variance_components", "random_effects", "group_coefficie
 AREA_TABLES = ("fixed", "A", "areas")
 FIT_TABLES = tuple(dict.fromkeys((*LMM_TABLES, *AREA_TABLES)))
 
+Result = LMMFit | AreaFit | CompoundFit | Comparison | CompoundComparison
 # Characters that could move the cursor or change the terminal, were they in a label of the data.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def show(result: LMMFit | AreaFit | Comparison, form: str, table: str | None, about: dict[str, Any]) -> None:
+def show(result: Result, form: str, table: str | None, about: dict[str, Any]) -> None:
     """Print a result. JSON has every table; CSV the one named, or a comparison's main and all of a fit's in one.
 
     In JSON a missing number is null, an infinite one the text "inf" or "-inf".
@@ -38,7 +42,7 @@ def show(result: LMMFit | AreaFit | Comparison, form: str, table: str | None, ab
         frames = tables(result)
         if table is not None and table not in frames:
             raise click.UsageError(f"This model has the tables {', '.join(frames)}; found {table!r}.")
-        default = frames["table"] if isinstance(result, Comparison) else _stacked(frames)
+        default = frames["table"] if isinstance(result, Comparison | CompoundComparison) else _stacked(frames)
         click.echo(csv_text(default if table is None else frames[table]), nl=False)
 
 
@@ -60,7 +64,8 @@ def _listed(listing: pd.DataFrame) -> list[str]:
         lines += [*([""] if lines else []), *_wrapped(f"{title} ({of_set['rows'].iloc[0]} rows)", "", "  ")]
         for name, formula, residual in zip(of_set["name"], of_set["formula"], of_set["residual"], strict=True):
             plain = residual in ("independent", "sampling_variances")
-            text = formula if plain else f"{formula}, residual {residual.replace('_', ' ')}"
+            what = residual.replace("_", " ")
+            text = formula if plain else f"{formula}, {'' if what.endswith(' sampling') else 'residual '}{what}"
             lines += _wrapped(text, f"  {name:<{width}}", " " * (width + 4))
     return lines
 
@@ -72,20 +77,24 @@ def _wrapped(text: str, first: str, others: str) -> list[str]:
     return [line.replace("\xa0", " ") for line in lines]
 
 
-def tables(result: LMMFit | AreaFit | Comparison) -> dict[str, pd.DataFrame]:
+def tables(result: Result) -> dict[str, pd.DataFrame]:
     """The frames of a result by name."""
     names: tuple[str, ...] = AREA_TABLES if isinstance(result, AreaFit) else LMM_TABLES
+    if isinstance(result, CompoundFit):
+        names = compound.FIT_TABLES
+    if isinstance(result, CompoundComparison):
+        names = compound.COMPARISON_TABLES
     if isinstance(result, Comparison):
         names = COMPARISON_TABLES
     return {name: getattr(result, name) for name in names}
 
 
-def facts(result: LMMFit | AreaFit | Comparison) -> dict[str, Any]:
+def facts(result: Result) -> dict[str, Any]:
     """What is no table: how the results were computed, how they ended, and what a reader should know."""
     from hierlmm.saving.manifest import about, versions
 
     known: dict[str, Any] = {"versions": versions(result), **about(result)}
-    if isinstance(result, Comparison):
+    if isinstance(result, Comparison | CompoundComparison):
         known["agreement"] = {"verdict": result.agreement.name.lower(), "sentence": result.agreement.value}
         known["findings"] = list(result.findings)
         known["diagnostics"] = {name: _value(value) for name, value in result.posterior.diagnostics.items()}
@@ -117,7 +126,7 @@ def _stacked(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _records(result: LMMFit | AreaFit | Comparison) -> dict[str, list[dict[str, Any]]]:
+def _records(result: Result) -> dict[str, list[dict[str, Any]]]:
     return {
         name: [{str(k): _value(v) for k, v in row.items()} for row in frame.to_dict("records")]
         for name, frame in tables(result).items()

@@ -68,6 +68,8 @@ def subject(target: str, choices: Choices, matrix: tuple[str, ...] = ()) -> Subj
     matrices = {name: read_table(file) for name, file in files.items()} or None
     if target.partition("/")[0] in catalogue.names() and not Path(target).suffix:
         case = catalogue.load(target)
+        if not isinstance(case.spec, ModelSpec):
+            raise click.UsageError(f"{target} is a compound model, which is neither a mixed nor an area-level one.")
         spec = _changed(case.spec, choices)
         return Subject(
             target=target, file=None, choices=choices, spec=spec, data=case.data, matrix_files=files, matrices=matrices

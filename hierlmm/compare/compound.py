@@ -248,14 +248,14 @@ def _findings(
             words += ", with the steps before it, which cannot be told apart here"
         out.append(
             f"The largest difference is at {fit.spec.unit} {steps['unit'].iloc[at]}: posterior mean {row['end']:.4g} "
-            f"against {row['start']:.4g}, {row['end'] - row['start']:+.3g} or {distance.iloc[at]:.2f} posterior sds; its "
-            f"largest step, {row[cause]:+.3g}, is {words}."
+            f"against {row['start']:.4g}, {row['end'] - row['start']:+.3g} or {distance.iloc[at]:.2f} posterior sds; "
+            f"its largest step, {row[cause]:+.3g}, is {words}."
         )
     ratio, naive = _ratios(table["sd"], fit.variance), _ratios(table["sd"], fit.conditional_variance)
     if ratio.size:
         text = f"Posterior sds are {np.median(ratio):.3g} times the standard errors of the fit in the median"
         if naive.size:
-            text += f", and {np.median(naive):.3g} times its naive ones, which take the estimated prior for the true one"
+            text += f", and {np.median(naive):.3g} times its naive ones, which take the estimated prior for the truth"
         out.append(text + ".")
     return [*out, merged] if merged else out
 

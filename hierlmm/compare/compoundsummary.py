@@ -27,7 +27,7 @@ def summary(comparison: CompoundComparison) -> str:
     order = comparison.table["in_sd"].abs().fillna(0.0).sort_values(ascending=False, kind="stable").index[:ROWS]
     lines += ["", "From the estimate to the posterior mean, largest differences first"]
     lines += _table(comparison.attribution.loc[order].drop(columns="mcse"))
-    lines += ["", "Variances: at the estimated prior, for its error; posterior: given it, of its mean"]
+    lines += ["", "Variances: at the estimated prior, for its error; posterior: given, of its mean"]
     lines += _table(comparison.variance.loc[order])
     return "\n".join(lines)
 
