@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hierlmm.errors import FitError
@@ -11,7 +10,7 @@ from hierlmm.frequentist.area.mse import PRINTED, Information
 from hierlmm.frequentist.area.mse_analytic import area_specific, held, non_normal, second_order
 from hierlmm.frequentist.area.mse_bootstrap import MEASURES, bootstrap_mse
 from hierlmm.frequentist.area.mse_jackknife import jackknife_mse
-from hierlmm.frequentist.area.mse_results import AreaMSE, scale_note
+from hierlmm.frequentist.area.mse_results import AreaMSE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,19 +49,6 @@ def mean_squared_error(
     progress: Progress,
 ) -> AreaMSE:
     """See `AreaFit.mean_squared_error`."""
-    found = _computed(fit, kind, replicates, seed, inner, information, progress)
-    return replace(found, notes=(*found.notes, *scale_note(fit)))
-
-
-def _computed(
-    fit: AreaFit,
-    kind: Kind,
-    replicates: int | None,
-    seed: int | np.random.Generator | None,
-    inner: int,
-    information: Information | None,
-    progress: Progress,
-) -> AreaMSE:
     return on_model_scale(fit, _found(fit, kind, replicates, seed, inner, information, progress))
 
 
