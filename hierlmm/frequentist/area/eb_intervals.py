@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from hierlmm.errors import FitError, listed
 from hierlmm.frequentist.area.mse import places
 from hierlmm.frequentist.area.mse_bootstrap import batches, drawn, generators, order_of, seed_of
-from hierlmm.frequentist.area.mse_results import scale_note
 from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.area.transformed import intervals_on_data_scale
 from hierlmm.frequentist.bootstrap.arguments import check_count
@@ -111,7 +110,7 @@ def area_intervals(
         frame["mcse_lower"], frame["mcse_upper"] = ends.mcse
     likelihood = "profile" if fit.method == "ampl_ll" else "restricted"
     convention = CONVENTIONS[kind].format(likelihood=likelihood) + (fit.mse_kind if kind == "normal" else "")
-    frame.attrs.update(kind=kind, convention=convention, level=level, notes=(*ends.notes, *scale_note(fit)))
+    frame.attrs.update(kind=kind, convention=convention, level=level, notes=ends.notes)
     return frame if fit.spec.transformation is None else intervals_on_data_scale(fit, frame)
 
 

@@ -108,15 +108,6 @@ class AreaMSE:
             yield from textwrap.wrap(note, WIDTH)
 
 
-def scale_note(fit: AreaFit) -> tuple[str, ...]:
-    """That errors and intervals are those of the model, where the data were transformed."""
-    if fit.spec.transformation is None:
-        return ()
-    return (
-        "On the scale of the model, not of the data: back_transformed() has the errors and intervals of the data's.",
-    )
-
-
 def negative_note(fit: AreaFit, unbiased: Vector) -> tuple[str, ...]:
     """Where an estimate that is unbiased to second order falls below 0, and what is done about it."""
     below = unbiased < 0

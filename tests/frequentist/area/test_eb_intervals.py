@@ -3,13 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 from test_area_fit import area_design, case_design
 
-import hierlmm as hl
 from hierlmm.errors import FitError
 from hierlmm.frequentist.area import eb_intervals
 from hierlmm.frequentist.area.fitting import FITS, fit_area_reml
@@ -148,21 +146,6 @@ def test_units_and_seeds_of_the_calibrated_interval(monkeypatch):
     notes = fit.area_intervals("calibrated", replicates=60, seed=4).attrs["notes"]
     assert "51 of 60 replicates" in notes[0]
     assert "9 replicates had no estimate" in notes[1]
-
-
-def test_errors_and_intervals_of_a_transformed_model_say_that_they_are_the_models():
-    """log y = xβ + v + e: the notes name the scale, and the intervals are around the estimate of the logarithm."""
-    rng = np.random.default_rng(8)
-    table = pd.DataFrame({"area": range(20), "x": rng.normal(size=20), "y": np.exp(rng.normal(2, 0.5, 20))})
-    table["D"] = 0.04 * table["y"] ** 2
-    fit = hl.fit(hl.fay_herriot("y ~ x", sampling_variance="D", area="area", transformation=hl.Log()), table)
-
-    intervals, errors = fit.area_intervals(), fit.mean_squared_error()
-
-    assert_allclose(intervals["estimate"], fit.eblup)
-    assert intervals["upper"].max() < 5
-    for notes in (intervals.attrs["notes"], errors.notes):
-        assert "On the scale of the model" in notes[-1]
 
 
 @pytest.mark.parametrize(
