@@ -26,8 +26,9 @@ METHODS = (
     "positive_part", "limited_translation", "morris",
 )  # fmt: skip
 METHOD = click.option(
-    "--method", type=click.Choice(METHODS), default="reml", show_default=True,
-    help="Estimator of the variances; those after ml are for areas, those after mix for compound models.",
+    "--method", type=click.Choice(METHODS), default="reml", show_default=True, metavar="METHOD",
+    help="Estimator of the variances: reml, ml; of areas also fh, pr, amrl_ll, ampl_ll, amrl_yl, ampl_yl, mix; of "
+    "compound models also moments, james_stein, positive_part, limited_translation, morris.",
 )  # fmt: skip
 FORMAT = click.option(
     "--format",
