@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from hierlmm.errors import FitError
 from hierlmm.frequentist.area.influence import AreaInfluence
 from hierlmm.frequentist.area.validation_results import Validation
-from hierlmm.report.appearance import AXIS, DIRECT, FIT, GUIDE, POSTERIOR, TEXT, plain
+from hierlmm.report.appearance import AXIS, DIRECT, FIT, GUIDE, POSTERIOR, SETTINGS, TEXT, plain
 
 # Areas named in a picture: those without which the area variance changes most.
 NAMED = 3
@@ -46,6 +49,18 @@ def plot_validation(validation: Validation, *, ax: Axes, by: Literal["thinning",
     what = "split direct estimates" if by == "thinning" else "areas left out"
     ax.set_xlabel(f"mean squared error less that of the best model, {what}")
     return ax
+
+
+def validation_figure(validation: Validation) -> Figure:
+    """`plot_validation` of what there is on one figure of its own canvas: thinning, and areas left out beside it."""
+    kinds: list[Literal["thinning", "areas"]] = ["thinning", "areas"] if validation.left_out else ["thinning"]
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(6.4 * len(kinds), 1.2 + 0.34 * len(validation.thinned)))
+        FigureCanvasAgg(figure)
+        for kind, ax in zip(kinds, figure.subplots(1, len(kinds), squeeze=False)[0], strict=True):
+            plot_validation(validation, ax=ax, by=kind)
+        figure.draw_without_rendering()
+    return figure
 
 
 def plot_area_influence(influence: AreaInfluence, *, ax: Axes) -> Axes:

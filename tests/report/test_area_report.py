@@ -271,6 +271,7 @@ def test_validation_and_influence_draw_their_frames(ax):
     other = Figure().add_subplot()
     plot_area_influence(influence, ax=other)
 
+    assert len(found.plot().axes) == 1
     assert_allclose(ax.lines[-1].get_xdata(), found.frame["behind"])
     drawn = np.concatenate([line.get_xydata() for line in other.lines[1:]])
     assert_allclose(drawn[drawn[:, 0].argsort()][:, 1], influence.frame["A"])

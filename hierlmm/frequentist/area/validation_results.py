@@ -5,10 +5,14 @@ from __future__ import annotations
 import textwrap
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -131,6 +135,12 @@ class Validation:
             if lost.any():
                 out.append(f"{int(lost.sum())} areas determine a coefficient alone and could not be left out.")
         return tuple(out)
+
+    def plot(self) -> Figure:
+        """How far each model is behind the best, by thinning and where areas were left out."""
+        from hierlmm.report.validation_plots import validation_figure
+
+        return validation_figure(self)
 
     def summary(self) -> str:
         """The scores as text, at most 80 columns wide."""
