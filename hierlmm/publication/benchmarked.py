@@ -34,7 +34,8 @@ class Benchmarked:
     frame        one row an area, in the order and with the keys of the result: area, direct, before (the estimate
                  that was benchmarked), estimate, adjustment (estimate − before), se_before, se, mse, lower, upper, cv
     checks       one row a total: margin, group, weight (Σ w), target, target_se, before (Σ w θ̂), before_se, factor
-                 (target / before), difference, z (difference in its standard errors), after, left (after − target)
+                 (target / before), difference, z (difference in its standard errors, nan where these are not known),
+                 after, left (after − target)
     method, of   as asked for
     mse_by       "linear": (I − QW) Σ (I − QW)' + Q T Q', or "bootstrap"
     level        of the intervals

@@ -24,8 +24,8 @@ def total_checks(estimates: AreaEstimates, constraints: Constraints, before: Vec
     own = W @ before
     spread = estimates.errors.between(W)
     gap = spread + constraints.noise
-    if constraints.known == "internal" and estimates.gap is not None:
-        gap = estimates.gap.between(W)
+    if constraints.known == "internal":
+        gap = np.full_like(spread, np.nan) if estimates.gap is None else estimates.gap.between(W)
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.where(own != 0, target / own, np.nan)
         z = (target - own) / np.sqrt(np.maximum(np.diagonal(gap), 0.0))

@@ -36,7 +36,8 @@ class AreaEstimates:
     half       "fit": Gaussian errors about the estimates; "posterior": a distribution of the areas themselves
     source     where they come from, in words
     estimate   (M,), units of the response; errors their covariance matrix, or the posterior's
-    gap        covariance matrix of direct estimate − estimate in a fit, zero outside it; None where it is not known
+    gap        covariance matrix over repeated samples of direct estimate − estimate, zero for areas not in the fit; of a
+               posterior at the median of A. None where the estimates were moved since
     exists     (M,) where estimate and error exist; elsewhere they are numbers that mean nothing
     marginals  the distribution of each area; None where only draws tell it
     nodes      the exact joint posterior; None where there is none

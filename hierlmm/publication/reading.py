@@ -11,6 +11,7 @@ from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.compoundresults import CompoundPosterior
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import FitError
+from hierlmm.frequentist.area.records_results import RecordsFit
 from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
 from hierlmm.frequentist.compound.results import CompoundFit
 from hierlmm.likelihood.area.errors_matrix import ErrorMatrix
@@ -36,6 +37,9 @@ def estimates_of(result: object) -> AreaEstimates:
 
     Raises FitError for anything else, and for a fit that did not converge.
     """
+    if isinstance(result, RecordsFit):
+        own = estimates_of(result.fit)
+        return replace(own, keys=replace(own.keys, table=result.data))
     if isinstance(result, AreaFit):
         if result.outcome is AreaOutcome.NOT_CONVERGED:
             raise FitError(f"Only a fit that converged is published. {result.outcome.value}")
@@ -53,9 +57,16 @@ def estimates_of(result: object) -> AreaEstimates:
     )
 
 
+def fit_behind(result: object) -> object:
+    """The area-level fit of survey records, or of normal compound sampling; any other result as it is."""
+    if isinstance(result, RecordsFit):
+        return result.fit
+    return result.area if isinstance(result, CompoundFit) and result.area is not None else result
+
+
 def is_plain(design: AreaDesign) -> bool:
     """Whether areas and sampling errors are independent and the model is on the scale of the data."""
-    return design.proximity is None and design.covariance is None and design.spec.transformation is None
+    return _is_mixture(design) and design.spec.transformation is None
 
 
 def _keys(design: AreaDesign) -> Keys:
@@ -65,7 +76,8 @@ def _keys(design: AreaDesign) -> Keys:
 def _of_fit(fit: AreaFit) -> AreaEstimates:
     design, given = fit.design, fit.spec.transformation
     errors: ErrorCovariance = OfFit(fit.error_matrix())
-    estimate, mse, gap, bent = fit.eblup, fit.mse, _gap(fit), None
+    gap = _gap(design, fit.A_hat, getattr(fit, "rho_hat", np.nan))
+    estimate, mse, bent = fit.eblup, fit.mse, None
     marginals = normal(estimate, mse)
     if given is not None:
         taken = fit.back_transformed()
@@ -91,32 +103,30 @@ def _of_fit(fit: AreaFit) -> AreaEstimates:
     )
 
 
-def _gap(fit: AreaFit) -> ErrorCovariance:
-    """Covariance matrix of y − θ̂ at Â, zero outside the fit.
+def _gap(design: AreaDesign, A: float, rho: float) -> ErrorCovariance:
+    """Covariance matrix of y − θ̂ at A, on the scale of the model, zero outside the fit.
 
     y − θ̂ = S V⁻¹ (y − Xβ̂), so that it is S P S, P = V⁻¹ − V⁻¹X(X'V⁻¹X)⁻¹X'V⁻¹: with S = D, B D − B X C X' B.
     """
-    design, into = fit.design, fit.design.sampled
-    if design.proximity is not None or design.covariance is not None:
-        return Whole(_dense_gap(fit))
-    y = design.y[into] - design.offset[into]
-    half = blup(fit.A_hat, y, design.X[into], design.D[into], design.X).half
-    pull = np.where(into, 1 - fit.gamma, 0.0)
-    own = pull * np.where(into, design.D, 0.0)
-    return OfFit(ErrorMatrix(own, pull[:, None] * half, -np.eye(half.shape[1])))
+    if not _is_mixture(design):
+        return Whole(_dense_gap(design, A, rho))
+    into = design.sampled
+    D = np.where(into, design.D, 0.0)
+    half = blup(A, design.y[into] - design.offset[into], design.X[into], D[into], design.X).half
+    pull = np.where(into, D / np.where(into, A + D, 1.0), 0.0)
+    return OfFit(ErrorMatrix(pull * D, pull[:, None] * half, -np.eye(half.shape[1])))
 
 
-def _dense_gap(fit: AreaFit) -> Matrix:
+def _dense_gap(design: AreaDesign, A: float, rho: float) -> Matrix:
     """The same where effects or sampling errors are correlated, by matrices of the areas in the fit."""
-    design, into = fit.design, fit.design.sampled
+    into = design.sampled
     M, X = len(design.areas), design.X[into]
     effects = np.eye(M)
-    rho = getattr(fit, "rho_hat", np.nan)
     if design.proximity is not None and np.isfinite(rho):
         turn = np.eye(M) - rho * design.proximity
         effects = np.linalg.solve(turn.T @ turn, np.eye(M))
     S = np.diag(design.D[into]) if design.covariance is None else design.covariance[np.ix_(into, into)]
-    V = fit.A_hat * effects[np.ix_(into, into)] + S
+    V = A * effects[np.ix_(into, into)] + S
     VX, VS = np.linalg.solve(V, X), np.linalg.solve(V, S)
     C = np.linalg.solve(X.T @ VX, VX.T @ S)
     out = np.zeros((M, M))
@@ -130,13 +140,16 @@ def _of_posterior(posterior: AreaPosterior) -> AreaEstimates:
     drawn = draws if draws.shape[0] * draws.shape[1] > 0 else None
     exact = nodes_of(posterior) if posterior.engine == "integrate" and _is_mixture(design) else None
     summary = posterior.terms.theta if posterior.mean is None else posterior.mean
+    gap = _gap(design, *(_median(nodes, posterior.weight) for nodes in _variance_nodes(posterior)))
+    if given is not None:
+        gap = Rescaled(gap, slope(given.name, posterior.terms.theta.estimate))
     return AreaEstimates(
         keys=_keys(design),
         half="posterior",
         source={"integrate": "posterior mean, exact", "nuts": "posterior mean, by NUTS"}[posterior.engine],
         estimate=summary.estimate,
         errors=_spread(posterior, exact, drawn),
-        gap=None,
+        gap=gap,
         exists=np.isfinite(summary.estimate) & np.isfinite(summary.se),
         marginals=_marginals(posterior, exact),
         nodes=exact if given is None else None,
@@ -147,6 +160,17 @@ def _of_posterior(posterior: AreaPosterior) -> AreaEstimates:
         role=design.role,
         notes=posterior.notes,
     )
+
+
+def _variance_nodes(posterior: AreaPosterior) -> tuple[Vector, Vector]:
+    """Values of A and of ρ that stand for their posterior, nan where there is no ρ."""
+    return posterior.A_nodes, np.asarray(getattr(posterior, "rho_nodes", np.full(posterior.weight.size, np.nan)))
+
+
+def _median(nodes: Vector, weight: Vector) -> float:
+    """Of weighted values; of A it exists where the mean does not."""
+    order = np.argsort(nodes)
+    return float(nodes[order][np.searchsorted(np.cumsum(weight[order]), 0.5 * weight.sum())])
 
 
 def _is_mixture(design: AreaDesign) -> bool:

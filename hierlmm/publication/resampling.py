@@ -17,7 +17,7 @@ from hierlmm.frequentist.bootstrap.arguments import check_count, generator_of, w
 from hierlmm.likelihood.area.many import estimate_many, predict_many
 from hierlmm.publication.adjustment import Adjustment
 from hierlmm.publication.covariance import root
-from hierlmm.publication.reading import is_plain
+from hierlmm.publication.reading import fit_behind, is_plain
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -35,24 +35,33 @@ def bootstrap_mse(
     Replicate b is drawn from numpy's SeedSequence(seed, spawn_key=(b,)). A fixed Q, as of the optimal method, stays
     that of the fit. Replicates whose area variance was not found are counted in a note and left out.
     """
-    if not isinstance(result, AreaFit) or not is_plain(result.design):
+    fit = fit_behind(result)
+    if not isinstance(fit, AreaFit) or not is_plain(fit.design):
         raise FitError(
-            "A bootstrap of the error after benchmarking simulates from a Fay-Herriot fit with independent areas; "
-            f"found {type(result).__name__}. Use mse='linear'."
+            "A bootstrap of the error after benchmarking simulates from a Fay-Herriot fit with independent areas and "
+            f"sampling errors, on the scale of the data; found {_described(fit)}. Use mse='linear'."
         )
     check_count("replicates", replicates, "replicates")
     start = int(seed) if whole(seed) else int(generator_of(seed).integers(2**62))  # type: ignore[arg-type]
-    size = max(1, SLAB // len(result.design.areas))
-    total, used = np.zeros(len(result.design.areas)), 0
+    size = max(1, SLAB // len(fit.design.areas))
+    total, used = np.zeros(len(fit.design.areas)), 0
     for first in range(0, replicates, size):
         numbers = range(first, min(first + size, replicates))
         streams = [np.random.default_rng(np.random.SeedSequence(start, spawn_key=(b,))) for b in numbers]
-        error, good = _errors(result, by, streams)
+        error, good = _errors(fit, by, streams)
         total += np.square(error[good]).sum(axis=0)
         used += int(good.sum())
     if not used:
         raise FitError("No replicate of the bootstrap found an area variance: use mse='linear'.")
-    return total / used, _notes(result, replicates, used)
+    return total / used, _notes(fit, replicates, used)
+
+
+def _described(result: object) -> str:
+    """What was given instead."""
+    if not isinstance(result, AreaFit):
+        return type(result).__name__
+    given = result.design.spec.transformation
+    return "correlated areas or errors" if given is None else f"the transformation {given.name}"
 
 
 def _errors(fit: AreaFit, by: Adjustment, streams: list[np.random.Generator]) -> tuple[Matrix, Mask]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
-from publication_cases import by_area, fitted, posterior, shares, table
+from publication_cases import blup_given, by_area, fitted, posterior, shares, table
 from scipy.stats import norm
 
 import hierlmm as hl
@@ -172,6 +172,47 @@ def test_internal_totals_add_the_variance_of_what_is_left_over(kind):
     u = w.to_numpy()[into]
     assert_allclose(got.frame["mse"], fit.mse + u @ left @ u, rtol=1e-8)
     assert_allclose(got.checks["z"] ** 2, got.checks["difference"] ** 2 / (u @ left @ u), rtol=1e-8)
+
+
+def test_a_posterior_disagrees_with_its_direct_estimates_as_a_fit_does():
+    """Also of a posterior z is in standard errors of direct − estimate, w'(I − H) V (I − H)'w at the median of A, and
+    not in posterior sds, which would hide a disagreement; after a benchmark, which moved the estimates, it is nan.
+    """
+    post, into = posterior(), (table()["D"] > 0).to_numpy()
+    w = by_area("pop").where(into, 0.0).astype(float)
+    w /= w.sum()
+    order = np.argsort(post.A_nodes)
+    A = np.interp(0.5, np.cumsum(post.weight[order]), post.A_nodes[order])
+    H = blup_given(A)[2][into]
+    left = np.eye(len(H)) - H
+    u = w.to_numpy()[into]
+
+    checks = hl.benchmark(post, "internal", w, "difference").checks.iloc[0]
+    again = hl.benchmark(hl.benchmark(post, 12.5, shares()), "internal", w).checks.iloc[0]
+
+    V = np.diag(A + table()["D"].to_numpy()[into])
+    assert_allclose(checks["z"], checks["difference"] / np.sqrt(u @ left @ V @ left.T @ u), rtol=1e-2)
+    assert np.isnan(again["z"])
+
+
+def test_a_fit_from_survey_records_is_published_as_the_fit_within_it():
+    """Every function takes it, bootstrap included; columns of its table are at hand by name."""
+    rng = np.random.default_rng(4)
+    records = pd.DataFrame({"area": np.repeat(np.arange(12), 8), "w": 1.0})
+    records["income"] = 50 + records["area"] + rng.normal(0, 5, 96)
+    result = hl.fit_records(records, "income", area="area", weights="w", formula="~ 1")
+    sizes = hl.PublicationRules(effective_size=(9, 8))
+
+    for function in (
+        lambda r: hl.aggregate(r, weights=1.0),
+        lambda r: hl.benchmark(r, "internal", pd.Series(1 / 12, range(12)), mse="bootstrap", replicates=5, seed=1),
+        lambda r: hl.ranks(r, draws=50, seed=1),
+        lambda r: hl.exceedance(r, 55.0),
+        lambda r: hl.triple_goal(r, draws=50, seed=1),
+        lambda r: hl.publish(r),
+    ):
+        pd.testing.assert_frame_equal(function(result).frame, function(result.fit).frame)
+    assert set(hl.publish(result, sizes, effective_size="n").frame["status"]) == {"publish with caution"}
 
 
 def test_covariances_of_direct_estimates_enter_that_of_their_sum():
