@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design import areascale
-from hierlmm.design.areamatrices import Proximity, covariance, proximity
+from hierlmm.design.areamatrices import Proximity, covariance, covariance_notes, proximity
 from hierlmm.design.areavariances import Known, roles, variance_notes
 from hierlmm.design.coding import Coding, fixed_part, frozen, offset_values
 from hierlmm.design.column import Column
@@ -26,7 +26,7 @@ from hierlmm.errors import DesignError, listed
 from hierlmm.spec.areaeffects import SAR
 from hierlmm.spec.model import ModelSpec
 from hierlmm.spec.residual import AreaResidual, SamplingCovariance
-from hierlmm.spec.transformation import ArcsineRoot, Log
+from hierlmm.spec.transformation import ArcsineRoot, Log, Logit
 
 
 def build_area(spec: ModelSpec, data: object, matrices: Mapping[str, object] | None = None) -> AreaDesign:
@@ -73,7 +73,9 @@ def build_area(spec: ModelSpec, data: object, matrices: Mapping[str, object] | N
     keys = Keys(spec.random[0].group, (areas,), np.empty(0, dtype=np.int64), areas)
     tables = _tables(spec, areas, neighbours, S)
     read_variances = variance_notes(data_scale, sampled) if used.sampling_variance or S is not None else ()
-    notes = (*taken_out, *read_variances, *neighbours.notes)
+    sizes = areascale.size_notes(spec.transformation, model_scale, sampled)
+    errors = covariance_notes(residual, S, sampled)
+    notes = (*taken_out, *read_variances, *sizes, *errors, *neighbours.notes)
     return AreaDesign(
         spec=spec,
         table=source.table(),
@@ -137,6 +139,11 @@ def _known(
 ) -> tuple[Known, Known, Matrix | None]:
     """Estimates and variances as they are reported and as their areas are judged, and the covariance matrix given."""
     size = None if residual.sample_size is None else _numbers("Sample sizes", columns[residual.sample_size])
+    if size is not None and (size < 0).any():
+        raise DesignError(
+            f"A sample size must not be negative; column {residual.sample_size} is for areas "
+            f"{listed(areas[size < 0])}. Correct it, or set it to missing."
+        )
     S: Matrix | None = None
     if isinstance(residual, SamplingCovariance):
         S = aligned(read_blocks(residual.matrix, beside[residual.matrix]), areas, ~np.isnan(y))
@@ -145,7 +152,8 @@ def _known(
         variance, name = _numbers("Sampling variances", columns[residual.column]), f"column {residual.column}"
     else:
         variance, name = np.full(len(y), np.nan), ""
-    known = Known(spec.response, name, areas, y, variance, size)
+    largest = areascale.LARGEST if isinstance(spec.transformation, Logit) else np.inf
+    known = Known(spec.response, name, areas, y, variance, size, largest)
     if not isinstance(spec.transformation, ArcsineRoot):
         return known, known, S
     effective = _numbers("Effective sample sizes", columns[spec.transformation.size])
@@ -183,10 +191,11 @@ def _on_model_scale(spec: ModelSpec, known: Known, D: Vector, S: Matrix | None, 
     areascale.check_domain(transformation, known, used)
     y = areascale.modelled(transformation, known.direct)
     if not isinstance(transformation, ArcsineRoot):
-        D = known.variance * np.square(areascale.slope(transformation, known.direct))
+        D = areascale.modelled_variance(transformation, known.direct, known.variance)
         S = None if S is None else frozen(areascale.modelled_covariance(transformation, known.direct, S))
     if not isinstance(transformation, Log) and spec.columns().sampling_variance:
         areascale.check_proportions(known, role == "sampled")
+    areascale.check_finite(transformation, known, D, role == "sampled")
     return _Values(frozen(y), frozen(D), S, frozen(known.direct), frozen(known.variance))
 
 

@@ -13,6 +13,7 @@ from hierlmm.design.coding import frozen
 from hierlmm.design.types import Matrix
 from hierlmm.errors import DesignError, listed
 from hierlmm.spec.areaeffects import SAR
+from hierlmm.spec.residual import AreaResidual, SamplingCovariance
 
 # A matrix is symmetric where its halves agree to this part of the two standard deviations: printed digits differ less.
 SYMMETRIC = 1e-8
@@ -52,16 +53,24 @@ def proximity(effects: SAR, given: Matrix, areas: pd.Index) -> Proximity:
         raise DesignError(f"A proximity matrix must have neighbours; all entries of {name} are 0. Check it.")
     divided = effects.standardise == "rows"
     values = given / np.where(sums > 0, sums, 1.0)[:, None] if divided else given
-    return Proximity(frozen(values), tuple(_on_proximity(name, sums, areas, divided)))
+    return Proximity(frozen(values), tuple(_on_proximity(name, sums, given.sum(axis=0), areas, divided)))
 
 
-def _on_proximity(name: str, sums: NDArray[np.float64], areas: pd.Index, divided: bool) -> Iterator[str]:
+def _on_proximity(
+    name: str, sums: NDArray[np.float64], down: NDArray[np.float64], areas: pd.Index, divided: bool
+) -> Iterator[str]:
+    """What is worth knowing of the sums of rows, and of those down the columns."""
     alone = sums == 0
     if alone.any():
         yield f"Areas without neighbours in {name}, with effects independent of all others: {listed(areas[alone])}."
     uneven = ~alone & (np.abs(sums - 1) > ROW_SUM)
     if not uneven.any():
         return
+    if (np.abs(down[down > 0] - 1) <= ROW_SUM).all():
+        yield (
+            f"The columns of {name} sum to 1 and its rows do not, as those of a transposed matrix do: row i holds the "
+            f"weights of the neighbours of area i. Check that {name} is not to be turned over."
+        )
     span = f"from {sums[~alone].min():.4g} to {sums[~alone].max():.4g}"
     if divided:
         yield f"The rows of {name}, which sum to numbers {span}, were divided by their sums."
@@ -95,7 +104,7 @@ def covariance(name: str, given: Matrix, areas: pd.Index, used: NDArray[np.bool_
             f"A covariance matrix must be symmetric; {name} is not at {_places(labels, np.triu(bad))}. Correct it, or "
             "average the two halves."
         )
-    S[rows, columns] = (S[rows, columns] + S[columns, rows]) / 2
+    S[rows, columns] = S[columns, rows] = (S[rows, columns] + S[columns, rows]) / 2
     for block in _blocks(len(S), rows, columns):
         part = S[np.ix_(block, block)] / np.outer(sd[block], sd[block])
         _check_definite(name, part, labels[block])
@@ -114,6 +123,15 @@ def _blocks(m: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> list[N
     order = np.argsort(label, kind="stable")
     sizes = np.bincount(label, minlength=m)
     return np.split(order, np.cumsum(sizes[sizes > 0])[:-1])
+
+
+def covariance_notes(residual: AreaResidual, given: Matrix | None, used: NDArray[np.bool_]) -> Iterator[str]:
+    """A correlation matrix in the place of a covariance matrix."""
+    if isinstance(residual, SamplingCovariance) and given is not None and (np.diagonal(given)[used] == 1).all():
+        yield (
+            f"The diagonal of {residual.matrix} is 1 for all areas, as that of correlations is: check that it holds "
+            "covariances."
+        )
 
 
 def _check_definite(name: str, R: Matrix, labels: pd.Index) -> None:

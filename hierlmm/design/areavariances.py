@@ -1,10 +1,11 @@
 """Sampling variances of areas: what each area is to the fit, and what is said of variances that look wrong.
 
 A variance is absurd where no survey gives it: infinite; zero but for rounding, its root below the last digit of the
-direct estimate; or a factor FACTOR from the median of the others and at the same time far outside the spread of
-their logarithms, SPREAD times the median absolute deviation. The second part of the last keeps variances that run over
-many orders of magnitude, as those of counts do, from being called absurd. A large coefficient of variation is not
-absurd: estimates near zero have one by right. It is noted where most areas have one.
+direct estimate; above 1/4 where a proportion is modelled by its logit; or a factor FACTOR from the median of the others
+and at the same time far outside the spread of their logarithms, SPREAD times the median absolute deviation. The second
+part of the last keeps variances that run over many orders of magnitude, as those of counts do, from being called
+absurd. A large coefficient of variation is not absurd: estimates near zero have one by right. It is noted where most
+areas have one.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Known:
     response, source  how messages call the two: "y", "column vardir"
     areas             (M,) labels; direct, variance (M,), nan where there is none
     size              (M,) sample sizes, None: not known
+    largest           variance that no estimate of this kind exceeds: 1/4 for a proportion
     """
 
     response: str
@@ -50,6 +52,7 @@ class Known:
     direct: Vector
     variance: Vector
     size: Vector | None = None
+    largest: float = np.inf
 
 
 def roles(residual: AreaResidual, known: Known) -> tuple[NDArray[np.str_], tuple[str, ...]]:
@@ -70,12 +73,12 @@ def roles(residual: AreaResidual, known: Known) -> tuple[NDArray[np.str_], tuple
     zero = (D == 0) & ~absent
     zero_policy = getattr(residual, "zero_variance", "error")
     if zero.any() and zero_policy == "error":
-        raise DesignError(
-            f"A sampling variance must be positive; {source} is 0 for areas {listed(areas[zero])}. Correct it, or use "
-            'zero_variance="direct" to report their direct estimates as they stand, zero_variance="unsampled" to '
-            "predict them from the covariates."
-        )
+        raise DesignError(_zero(known, zero, has_policy=hasattr(residual, "zero_variance")))
     absurd = ~absent & ~zero & is_absurd(known.direct, np.where(absent | zero, np.nan, D))
+    # most of a column is in other units rather than absurd: `areascale.check_proportions` says so
+    impossible = ~absent & (D > known.largest)
+    if policy != "error" or 2 * impossible.sum() <= (~absent).sum():
+        absurd |= impossible
     if absurd.any() and policy == "error":
         raise DesignError(_absurd(known, absurd))
     out = absent | (zero if zero_policy == "unsampled" else np.zeros_like(zero))
@@ -98,7 +101,7 @@ def is_absurd(direct: Vector, D: Vector) -> Mask:
 
 
 def _plain(source: str) -> str:
-    return source.removeprefix("column ")
+    return source.rpartition("column ")[2]
 
 
 def _unfit(known: Known, what: str, bad: Mask, remedy: str) -> DesignError:
@@ -108,15 +111,28 @@ def _unfit(known: Known, what: str, bad: Mask, remedy: str) -> DesignError:
     )
 
 
+def _zero(known: Known, zero: Mask, *, has_policy: bool) -> str:
+    """Areas of variance 0 and the way out, which for a matrix is to leave their direct estimates out."""
+    remedy = (
+        'use zero_variance="direct" to report their direct estimates as they stand, zero_variance="unsampled" to '
+        "predict them from the covariates."
+        if has_policy
+        else 'set their direct estimates to missing, with unsampled="synthetic", to predict them from the covariates.'
+    )
+    where = listed(known.areas[zero])
+    return f"A sampling variance must be positive; {known.source} is 0 for areas {where}. Correct it, or {remedy}"
+
+
 def _absurd(known: Known, absurd: Mask) -> str:
     D = known.variance
+    bound = f", or above {known.largest:g}, as no variance of a proportion is" if np.isfinite(known.largest) else ""
     usual = np.median(D[np.isfinite(D) & (D > 0)])
     shown = (f"{area} ({value:.3g})" for area, value in zip(known.areas[absurd], D[absurd], strict=True))
     return (
         f"A sampling variance must be one that a survey can have; in {known.source}, whose median is {usual:.3g}, "
         f"areas {listed(shown)} are a factor of more than {FACTOR:.0e} away from it, far outside the others, or 0 but "
-        'for rounding. Correct them, or use absurd_variance="unsampled" to predict these areas from the covariates, '
-        '"accept" to take the variances as they stand.'
+        f'for rounding{bound}. Correct them, or use absurd_variance="unsampled" to predict these areas from the '
+        'covariates, "accept" to take the variances as they stand.'
     )
 
 

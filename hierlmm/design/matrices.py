@@ -16,6 +16,7 @@ from hierlmm.design.labels import normal
 from hierlmm.design.types import Matrix
 from hierlmm.errors import DesignError, listed
 from hierlmm.spec.model import ModelSpec
+from hierlmm.spec.residual import SamplingCovariance
 
 LABELLED = (
     "Give it as a table whose rows and columns are labelled by the areas: pandas.DataFrame(W, index=labels, "
@@ -43,6 +44,8 @@ def check_names(spec: ModelSpec, matrices: Mapping[str, object] | None) -> Mappi
     if absent := [name for name in spec.matrices if name not in given]:
         close = get_close_matches(absent[0], list(map(str, given)), 1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Give it, as matrices={{{absent[0]!r}: table}}."
+        if isinstance(spec.residual, SamplingCovariance) and spec.residual.matrix == absent[0] and not close:
+            hint += " A column of variances is named by sampling_variance instead."
         raise DesignError(
             f"Every matrix that the spec names must be given beside the data; {listed(absent)} is missing. {hint}"
         )
@@ -62,15 +65,28 @@ def read_matrix(name: str, given: object) -> Labelled:
     """
     if isinstance(given, pd.DataFrame):
         return _read_pandas(name, given)
+    if isinstance(given, pd.Series) or type(given).__name__ in ("Series", "ChunkedArray", "Array"):
+        raise DesignError(
+            f"A matrix has rows and columns; {name} is of type {_kind(given)}, one column. Variances alone are a "
+            "column of the table of areas, named by sampling_variance."
+        )
     if isinstance(given, np.ndarray) or not hasattr(given, "__arrow_c_stream__"):
         shape = f" of shape {given.shape}" if isinstance(given, np.ndarray) else ""
         raise DesignError(
-            f"A matrix must have labels, since a row without one could be any area's; {name} is a "
-            f"{type(given).__module__}.{type(given).__qualname__}{shape}. {LABELLED}"
+            f"A matrix must have labels, since a row without one could be any area's; {name} is of "
+            f"type {_kind(given)}{shape}. {LABELLED}"
         )
     import pyarrow as pa
 
     return _read_pandas(name, pa.table(given).to_pandas())
+
+
+def _kind(given: object) -> str:
+    """The type of a value as a reader knows it: "dict", "numpy.ndarray", "pandas Series"."""
+    kind = type(given)
+    if kind.__name__ == "Series":
+        return f"{kind.__module__.partition('.')[0]} Series"
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def read_blocks(name: str, given: object) -> Labelled:
@@ -157,9 +173,10 @@ def aligned(matrix: Labelled, areas: pd.Index, needed: NDArray[np.bool_]) -> Mat
 def _unmatched(name: str, lost: pd.Index, strange: pd.Index, areas: pd.Index, labels: pd.Index) -> str:
     rule = f"The labels of {name} must be those of the areas"
     if len(strange) and set(normal(strange.tolist())) & set(normal(areas.tolist())):
+        how = "type" if type(areas[0]) is not type(labels[0]) else "writing, blanks and Unicode form included"
         return (
-            f"{rule}, of the same type; the areas are {_shown(areas)} and the labels of {name} {_shown(labels)}, which "
-            "agree only as text. Convert one of the two."
+            f"{rule}, of the same {how}; the areas are {_shown(areas)} and the labels of {name} {_shown(labels)}, "
+            "which agree only as text. Convert one of the two."
         )
     found = []
     if len(lost):

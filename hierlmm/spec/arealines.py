@@ -60,8 +60,8 @@ def _errors(residual: AreaResidual, transformation: Transformation | None, respo
         S = residual.matrix
         if transformation is None:
             return f"e{tie}~{tie}N(0,{tie}{S}), {S} known"
-        slope = response if isinstance(transformation, Log) else f"{response} (1 - {response})"
-        return f"e ~ N(0, S), S = {S}, known, its rows and columns divided by {slope}"
+        slope = response if isinstance(transformation, Log) else f"({response} (1 - {response}))"
+        return f"e{tie}~{tie}N(0,{tie}H{tie}{S}{tie}H), {S} known; H diagonal, 1/{slope}"
     if isinstance(transformation, ArcsineRoot):
         known = f"1/(4 {transformation.size})"
     elif isinstance(transformation, Log):

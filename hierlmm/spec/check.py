@@ -44,6 +44,7 @@ POLICIES = {
     "absurd_variance": AbsurdVariancePolicy,
     "missing_covariates": MissingCovariatesPolicy,
 }
+SIZE = "The size of ArcsineRoot(...)"
 
 
 def check(spec: ModelSpec) -> None:
@@ -112,8 +113,8 @@ def _check_area(spec: ModelSpec, residual: AreaResidual) -> None:
     if isinstance(residual, SamplingVariances) and residual.column is not None:
         parts["sampling_variance"] = residual.column
     if isinstance(spec.transformation, ArcsineRoot):
-        parts["The size of ArcsineRoot(...)"] = spec.transformation.size
-    elif residual.sample_size is not None:
+        parts[SIZE] = spec.transformation.size
+    if residual.sample_size is not None and residual.sample_size != parts.get(SIZE):
         parts["sample_size"] = residual.sample_size
     taken = dict[object, str]()
     for name, column in parts.items():
@@ -141,6 +142,12 @@ def _check_transformation(spec: ModelSpec, residual: AreaResidual) -> None:
         raise SpecError(
             "The sampling variances of ArcsineRoot(...) follow from the effective sample sizes, so that a matrix "
             f"{residual.matrix!r} has nothing left to say. Leave out one of the two."
+        )
+    if isinstance(given, ArcsineRoot) and (policy := getattr(residual, "zero_variance", "error")) != "error":
+        raise SpecError(
+            "The sampling variances of ArcsineRoot(...) are 1/(4 n), never 0, so that zero_variance has nothing to "
+            f"say; found zero_variance={policy!r}. Leave it out, and set the size to missing, with "
+            'unsampled="synthetic", for areas that are to be predicted.'
         )
     if unquoted(spec.response) is None and (calls := guard.read(spec.response).calls - {"I"}):
         raise SpecError(

@@ -120,6 +120,8 @@ MATRICES_REFUSED = [
     case(changed(ring(), "area 3", "area 3", 1.0), "not 0 on the diagonal.*at area 3", id="its own neighbour"),
     case(ring() * 0, "all entries of W are 0", id="no neighbours at all"),
     case(ring(index=[*NAMES[:9], None]), "rows whose label is missing", id="a missing label"),
+    case({"area 0": [1]}, "W is of type dict", id="a dict"),
+    case(ring(index=[f"{n} " for n in NAMES], columns=[f"{n} " for n in NAMES]), "same writing, blanks", id="blanks"),
 ]
 
 
@@ -160,11 +162,13 @@ COVARIANCES_REFUSED = [
     case(blocks() + PAIR, "positive definite.*eigenvalue -.*areas area [01], area [01]", id="not positive definite"),
     case(pd.DataFrame(np.ones((10, 10)), NAMES, NAMES), "positive definite", id="singular"),
     case(changed(blocks(), "area 4", "area 4", -1.0), "S is negative for areas area 4", id="26 negative variance"),
-    case(changed(blocks(), "area 4", "area 4", 0.0), "the diagonal of S is 0 for areas area 4", id="25 zero variance"),
+    case(changed(blocks(), "area 4", "area 4", 0.0), "S is 0 for areas area 4.*or set their direct", id="25 zero"),
     case(changed(blocks(), "area 4", "area 5", np.inf), r"not at \(area 4, area 5\)", id="infinite covariance"),
     case(changed(blocks(), "area 4", "area 5", np.nan), r"not at \(area 4, area 5\)", id="missing covariance"),
     case(blocks().iloc[1:, 1:], "S has no row for areas area 0", id="an area is missing"),
     case([], "must have one; S is empty", id="no blocks"),
+    case(areas()["D"], "S is of type pandas Series, one column.*sampling_variance", id="a column of variances"),
+    case(pl.Series([1.0]), "S is of type polars Series", id="a polars column"),
 ]
 
 
@@ -173,6 +177,31 @@ def test_covariance_matrices_that_are_none_are_refused(S, message):
     """Asymmetric and indefinite matrices name the areas."""
     with pytest.raises(DesignError, match=message):
         build(CORRELATED, areas(), {"S": S})
+
+
+def test_matrices_in_the_place_of_others_are_remarked_on():
+    """39: a transposed matrix of weights, whose columns sum to 1, and correlations for covariances."""
+    rng = np.random.default_rng(3)
+    W = pd.DataFrame(rng.dirichlet(np.ones(9), 10), NAMES)
+    W = pd.DataFrame([np.insert(row, k, 0.0) for k, row in enumerate(W.to_numpy())], NAMES, NAMES)
+
+    transposed = build(SPATIAL, areas(), {"W": W.T}).notes
+    correlations = build(CORRELATED, areas(), {"S": pd.DataFrame(np.eye(10), NAMES, NAMES)}).notes
+
+    assert any("columns of W sum to 1 and its rows do not" in note for note in transposed)
+    assert build(SPATIAL, areas(), {"W": W}).notes == ()
+    assert any("as that of correlations" in note for note in correlations)
+    assert not any("correlations" in note for note in build(CORRELATED, areas(), {"S": blocks()}).notes)
+
+
+def test_halves_that_differ_in_the_last_digit_are_averaged():
+    """Also where one of them is 0: the matrix is exactly symmetric."""
+    S = changed(blocks(), "area 0", "area 9", 1e-12)
+
+    design = build(CORRELATED, areas(), {"S": S})
+
+    assert_array_equal(design.covariance, design.covariance.T)
+    assert design.covariance[0, 9] == 0.5e-12
 
 
 def test_areas_without_a_direct_estimate_may_be_absent_from_the_covariance_matrix():
@@ -192,6 +221,7 @@ def test_areas_without_a_direct_estimate_may_be_absent_from_the_covariance_matri
     [
         (SPATIAL, None, "W is missing. Give it"),
         (SPATIAL, {"WW": ring()}, "Did you mean 'WW'"),
+        (CORRELATED, None, "S is missing.*A column of variances is named by sampling_variance"),
         (SPATIAL, {"W": ring(), "S": blocks()}, "found also S"),
         (area_spec(), {"W": ring()}, r"names \(none\); found also W"),
         (SPATIAL, [ring()], "given by name"),
@@ -280,6 +310,12 @@ def test_standard_errors_above_the_estimates_are_remarked_on():
     assert any("In 10 of 10 areas the standard error exceeds the direct estimate" in note for note in notes)
 
 
+def test_negative_sample_sizes_are_refused():
+    """Sizes are held against the variances alone, and are read as such."""
+    with pytest.raises(DesignError, match=r"column n is for areas 3\. Correct"):
+        build(area_spec(sample_size="n"), set_at(many(-1.0), 3, "n", -5))
+
+
 # covariates and labels
 
 
@@ -301,6 +337,7 @@ SHARES = areas(p=np.linspace(0.05, 0.95, 10), n=np.arange(20.0, 30.0), v=0.001)
 ARCSINE = hl.fay_herriot("p ~ x", area="area", transformation=hl.ArcsineRoot(size="n"))
 LOGIT = hl.fay_herriot("p ~ x", sampling_variance="v", area="area", transformation=hl.Logit())
 LOG = hl.fay_herriot("y ~ x", sampling_variance="D", area="area", transformation=hl.Log())
+BESIDE = hl.fay_herriot("p ~ x", sampling_variance="v", area="area", transformation=hl.ArcsineRoot(size="n"))
 
 TRANSFORMATIONS_REFUSED = [
     case(LOG, set_at(areas(), 2, "y", 0.0), r"log y exists for a positive y; y of areas area 2 \(0\)", id="log"),
@@ -310,6 +347,13 @@ TRANSFORMATIONS_REFUSED = [
     case(LOGIT, set_at(SHARES, 9, "p", 1.0), "strictly between 0 and 1; p of areas area 9.*Arcsine", id="logit 1"),
     case(LOGIT, SHARES.assign(v=10.0), "is above it for 10 of 10 areas.*variances of percentages", id="38 variances"),
     case(ARCSINE, set_at(SHARES, 5, "n", 0.0), "column n is not for areas area 5", id="size 0"),
+    case(ARCSINE, set_at(SHARES, 3, "p", 40.0), "area 3 .40. does not. The others are proportions", id="38 one"),
+    case(ARCSINE, set_at(SHARES, 5, "n", 1e15), r"the variance 1/\(4 n\) of column n, whose median", id="absurd size"),
+    case(BESIDE, set_at(SHARES, 5, "v", -0.1), "column v does not for areas area 5", id="26 arcsine negative variance"),
+    case(BESIDE, set_at(SHARES, 5, "v", np.inf), "between 0 and 1/4.*areas area 5", id="arcsine infinite variance"),
+    case(BESIDE, SHARES.assign(v=10.0), "column v does not .*percentages are divided", id="38 arcsine variances"),
+    case(LOGIT, set_at(SHARES, 5, "v", 2.0), r"area 5 \(2\).*above 0.25, as no variance of a prop", id="38 one D"),
+    case(LOG, set_at(areas(), 2, "y", 1e-200), "scale log must be positive and finite.*area 2, whose y", id="log of 0"),
     case(ARCSINE, SHARES.assign(n="many"), "Effective sample sizes must be numeric", id="size is text"),
     case(ARCSINE, set_at(SHARES, 5, "n", np.nan), "p or n is missing for areas area 5", id="27 size missing"),
 ]
@@ -343,12 +387,32 @@ def test_a_transformed_design_has_both_scales():
 def test_proportions_of_0_and_1_are_no_exception_to_the_arcsine():
     """Their estimated variance is 0, the effective size gives 1/(4 n); a column of variances is for reporting."""
     data = set_at(set_at(SHARES.assign(v=lambda t: t["p"] * (1 - t["p"]) / t["n"]), 0, "p", 0.0), 0, "v", 0.0)
-    spec = hl.fay_herriot("p ~ x", sampling_variance="v", area="area", transformation=hl.ArcsineRoot(size="n"))
 
-    design = build(spec, data)
+    design = build(BESIDE, data)
 
     assert design.sampled.all()
     assert (design.y[0], design.D[0], design.direct_variance[0]) == (0.0, 1 / 80, 0.0)
+
+
+def test_a_variance_that_no_proportion_has_is_treated_as_asked():
+    """Above 1/4: no estimate where that is asked for, or as it stands."""
+    data = set_at(SHARES, 5, "v", 2.0)
+
+    def role(policy):
+        spec = hl.fay_herriot(
+            "p ~ x", sampling_variance="v", area="area", transformation=hl.Logit(), absurd_variance=policy
+        )
+        return build(spec, data).role[5]
+
+    assert (role("unsampled"), role("accept")) == ("unsampled", "sampled")
+
+
+def test_effective_sizes_below_one_unit_are_remarked_on():
+    """As sampling fractions in their place are."""
+    notes = build(ARCSINE, SHARES.assign(n=SHARES["n"] / 1000)).notes
+
+    assert any("sizes below 1 in column n: areas area 0, area 1" in note for note in notes)
+    assert build(ARCSINE, SHARES).notes == ()
 
 
 def test_a_transformed_covariance_matrix_follows_by_the_delta_method():

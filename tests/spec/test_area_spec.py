@@ -49,6 +49,7 @@ LINES = {
     "arcsine": ["arcsin √y = ", "D = 1/(4 n) known"],
     "logit": ["logit(I(y / 100)) = ", "D = D/(I(y / 100) (1 - I(y / 100)))² known"],
     "covariance": ["e ~ N(0, S), S known", "are predicted from the covariates"],
+    "all": ["e ~ N(0, H S H), S known; H diagonal, 1/y"],
     "spatial": ["v = ρ W v + u, u[a] ~ N(0, A); ρ and A are estimated", "its rows divided by their sums"],
     "policies": ["D = 0 are taken as areas without", "Absurd values of D", "without their covariates are left out"],
 }
@@ -91,6 +92,9 @@ REFUSED = [
     (fh(sampling_variance="D", zero_variance="drop"), "zero_variance is one of error, direct, unsampled"),
     (fh(sampling_variance="D", missing_covariates="x"), "missing_covariates is one of error, drop"),
     (fh(sampling_variance="D", transformation=hl.ArcsineRoot(size="D")), "are the same column 'D'"),
+    (fh(transformation=hl.ArcsineRoot(size="n"), zero_variance="direct"), "never 0.*zero_variance='direct'"),
+    (fh(transformation=hl.ArcsineRoot(size="n"), sample_size="y"), "sample_size and the response are the same"),
+    (fh(transformation=hl.ArcsineRoot(size="n"), sample_size=5), "sample_size is the name of a column; found 5"),
     (fh(transformation=hl.ArcsineRoot(size="y")), "size of ArcsineRoot.* and the response are the same column"),
     (fh(sampling_variance="D", sample_size="a"), "area and sample_size are the same column"),
     (

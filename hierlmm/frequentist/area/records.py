@@ -78,7 +78,8 @@ def fit_records(
     chosen("unsampled", unsampled, Unsampled)
     policy: UnsampledPolicy = "synthetic" if unsampled == "synthetic" else "error"
     # An arcsine square root needs no variance; one that is smoothed is positive, and better than p(1 - p)/n to show.
-    variance = None if isinstance(transformation, ArcsineRoot) and smoothing is None else VARIANCE
+    arcsine = isinstance(transformation, ArcsineRoot)
+    variance = None if arcsine and smoothing is None else VARIANCE
     spec = fay_herriot(
         _two_sided(formula),
         sampling_variance=variance,
@@ -86,7 +87,8 @@ def fit_records(
         transformation=transformation,
         area_effects=area_effects,
         unsampled=policy,
-        zero_variance=zero_variance,
+        # variances of an arcsine follow from the sizes: those that are missing make an area unsampled
+        zero_variance="error" if arcsine and zero_variance == "unsampled" else zero_variance,
         sample_size="n",
     )
     check_method(spec, method)
