@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.bayes.areascale import given, scale_of
+from hierlmm.bayes.areascale import scale_of
 from hierlmm.bayes.areaterms import AreaTerms
 from hierlmm.bayes.results import Estimates, Posterior
 from hierlmm.bayes.tables import area_summary
@@ -49,7 +49,7 @@ class AreaPosterior(Posterior):
         """One row an area in table order, columns as in the fit's frame, and `mcse`.
 
         On a transformed scale these are the means, sds and intervals of the areas on the scale of the data, exactly,
-        and the columns g1, g2, g3 are left out; `model_scale` has those of the model.
+        and the columns g1, g2, g3 are left out; `synthetic` is g(E[x'β|y]); `model_scale` has those of the model.
         """
         return self.model_scale if self.mean is None else _on_data_scale(self, self.mean)
 
@@ -136,7 +136,7 @@ class AreaPosterior(Posterior):
 def _on_data_scale(posterior: AreaPosterior, mean: Estimates) -> pd.DataFrame:
     """The frame of the scale of the model with the numbers of the data's; synthetic is g of that of the model."""
     design, frame, columns = posterior.design, posterior.model_scale, mean.columns()
-    scale, (direct, D) = scale_of(design), given(design)
+    scale, (direct, D) = scale_of(design), design.as_given
     mse = columns["se"] ** 2
     back = frame.drop(columns=["g1", "g2", "g3"]).assign(
         direct=direct,

@@ -17,7 +17,7 @@ from hierlmm.bayes import mixture
 from hierlmm.bayes.families import HalfNormal, SDPrior
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.results import TAILS, Draws, Estimates
-from hierlmm.design.types import AreaDesign, Vector
+from hierlmm.design.types import AreaDesign
 from hierlmm.errors import listed
 from hierlmm.likelihood.area.scales import SCALES, Scale
 from hierlmm.spec.transformation import Log
@@ -32,12 +32,6 @@ def scale_of(design: AreaDesign) -> Scale | None:
     """The scale of a design's data; None where it is that of the model."""
     given = design.spec.transformation
     return None if given is None else SCALES[given.name]
-
-
-def given(design: AreaDesign) -> tuple[Vector, Vector]:
-    """Direct estimates and their variances on the scale of the data."""
-    direct = design.y if design.direct is None else design.direct
-    return direct, design.D if design.direct_variance is None else design.direct_variance
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +53,7 @@ def areas_on_data_scale(
     design: AreaDesign, priors: ResolvedPriors, weight: Array, mean: Array, variance: Array
 ) -> Estimates | None:
     """Posterior of the M area means on the scale of the data; None where the model has that scale."""
-    nodes = Nodes(weight, mean, variance, design.X, design.role, given(design)[0])
+    nodes = Nodes(weight, mean, variance, design.X, design.role, design.as_given[0])
     return on_data_scale(design, priors, nodes)
 
 
@@ -140,5 +134,5 @@ def with_means(design: AreaDesign, draws: Draws) -> Draws:
         return draws
     dims, theta = draws.variables["theta"]
     direct, mean = design.role == "direct", scale.back(theta)
-    mean[..., direct] = given(design)[0][direct]
+    mean[..., direct] = design.as_given[0][direct]
     return replace(draws, variables={**draws.variables, "mean": (dims, mean)})

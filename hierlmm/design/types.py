@@ -204,6 +204,14 @@ class AreaDesign:
         """(M,) which areas are in the fit."""
         return np.asarray(self.role == "sampled")
 
+    @property
+    def as_given(self) -> tuple[Vector, Vector]:
+        """(M,) direct estimates and their variances on the scale of the data."""
+        return (
+            self.y if self.direct is None else self.direct,
+            self.D if self.direct_variance is None else self.direct_variance,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NewRows:

@@ -38,7 +38,6 @@ from hierlmm.likelihood.area.scales import SCALES, Scale
 from hierlmm.spec.transformation import Log, Transformation
 
 if TYPE_CHECKING:
-    from hierlmm.design.types import AreaDesign
     from hierlmm.frequentist.area.results import AreaFit
 
 Vector = NDArray[np.float64]
@@ -103,19 +102,19 @@ def back_transformed(fit: AreaFit, kind: str | None, level: float) -> BackTransf
     estimate = estimates(scale, chosen, here.theta, here.variance, here.mse)
     mse, mse_kind = errors(fit, chosen, here, estimate)
     direct = design.role == "direct"
-    data = given(design)
+    exact = design.as_given[0]
     lower, upper = interval(scale, here, level)
-    spread = np.where(direct, 0.0, fit.A_hat)
+    spread = np.where(direct, 0.0, effect_variances(fit))
     return BackTransformed(
         design=design,
         transformation=transformation.name,
         kind=chosen,
-        estimate=np.where(direct, data[0], estimate),
+        estimate=np.where(direct, exact, estimate),
         mse=np.where(direct, 0.0, mse),
         mse_kind=mse_kind,
         mse_valid=fit.mse_valid,
-        lower=np.where(direct, data[0], lower),
-        upper=np.where(direct, data[0], upper),
+        lower=np.where(direct, exact, lower),
+        upper=np.where(direct, exact, upper),
         level=level,
         interval=TRANSFORMED,
         gamma=fit.gamma,
@@ -123,10 +122,15 @@ def back_transformed(fit: AreaFit, kind: str | None, level: float) -> BackTransf
     )
 
 
-def given(design: AreaDesign) -> tuple[Vector, Vector]:
-    """Direct estimates and their variances on the scale of the data."""
-    direct = design.y if design.direct is None else design.direct
-    return direct, design.D if design.direct_variance is None else design.direct_variance
+def effect_variances(fit: AreaFit) -> Vector:
+    """(M,) variances of the area effects: A, with spatial effects A times the diagonal of [(I − ρW)'(I − ρW)]⁻¹."""
+    from hierlmm.frequentist.area.spatial_results import SpatialAreaFit
+
+    M, W = len(fit.eblup), fit.design.proximity
+    if W is None or not isinstance(fit, SpatialAreaFit) or np.isnan(fit.rho_hat):
+        return np.full(M, fit.A_hat)
+    half = np.linalg.solve(np.eye(M) - fit.rho_hat * W, np.eye(M))
+    return np.asarray(fit.A_hat * np.square(half).sum(axis=1))
 
 
 def own_areas(fit: AreaFit) -> OnModelScale:
@@ -179,7 +183,7 @@ def interval(scale: Scale, here: OnModelScale, level: float) -> tuple[Vector, Ve
 def intervals_on_data_scale(fit: AreaFit, frame: pd.DataFrame) -> pd.DataFrame:
     """A frame of `eb_intervals.area_intervals` on the scale of the data: ends are taken back, their errors by slope."""
     transformation, direct = transformation_of(fit), fit.design.role == "direct"
-    scale, exact = SCALES[transformation.name], given(fit.design)[0]
+    scale, exact = SCALES[transformation.name], fit.design.as_given[0]
     back = frame.assign(estimate=back_transformed(fit, None, 0.95).estimate)
     for name in ("lower", "upper"):
         values = frame[name].to_numpy()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
 from hierlmm.frequentist.area.tables import quantile
-from hierlmm.frequentist.area.transformed import back_transformed, estimates, given, kind_of, transformation_of
+from hierlmm.frequentist.area.transformed import back_transformed, estimates, kind_of, transformation_of
 from hierlmm.frequentist.area.transformed_results import BackTransformed
 from hierlmm.frequentist.bootstrap.arguments import check_count, generator_of
 from hierlmm.frequentist.bootstrap.progress import Progress, check_progress, shown
@@ -149,7 +149,7 @@ def _result(
     mse, mcse = np.zeros(len(base.mse)), np.zeros(len(base.mse))
     mse[world.order] = squares.mean(axis=0)
     mcse[world.order] = squares.std(axis=0, ddof=1) / np.sqrt(len(errors))
-    direct = given(fit.design)[0]
+    direct = fit.design.as_given[0]
     lower, upper = direct.copy(), direct.copy()
     ends = np.quantile(shifts, [(1 - level) / 2, (1 + level) / 2], axis=0)
     lower[world.order], upper[world.order] = scale.back(fit.eblup[world.order] + ends)

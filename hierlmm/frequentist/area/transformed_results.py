@@ -57,8 +57,7 @@ class BackTransformed:
         cv, direct_cv, gamma, synthetic, role, above_direct, mse_valid; after a bootstrap mcse, that of mse.
         """
         design = self.design
-        direct = design.y if design.direct is None else design.direct
-        D = design.D if design.direct_variance is None else design.direct_variance
+        direct, D = design.as_given
         se = np.sqrt(self.mse)
         frame = pd.DataFrame(
             {

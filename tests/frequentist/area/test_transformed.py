@@ -269,6 +269,29 @@ def test_a_bootstrap_takes_shares_and_areas_without_an_estimate():
     assert got[["lower", "estimate", "upper"]].apply(lambda row: row.is_monotonic_increasing, axis=1).all()
 
 
+def test_without_their_estimates_neighbours_are_a_draw_of_the_spatial_effects():
+    """`synthetic` is E exp(x'β + v), Var v = A times the diagonal of BB', B = Σ ρᵏWᵏ; an island keeps A."""
+    rng = np.random.default_rng(2)
+    m, labels = 30, [f"r{k}" for k in range(30)]
+    W = (np.roll(np.eye(m), 1, 1) + np.roll(np.eye(m), -1, 1)) / 2
+    W[3], W[:, 3] = 0.0, 0.0
+    W[[2, 4]] *= 2
+    x = rng.normal(size=m)
+    y = np.exp(3 + 0.2 * x + np.linalg.solve(np.eye(m) - 0.7 * W, 0.4 * rng.normal(size=m)))
+    table = pd.DataFrame({"area": labels, "y": y, "x": x, "D": (0.1 * y) ** 2})
+    spec = hl.fay_herriot(
+        "y ~ x", sampling_variance="D", area="area", transformation=hl.Log(), area_effects=hl.SAR("W")
+    )
+
+    fit = hl.fit(spec, table, matrices={"W": pd.DataFrame(W, labels, labels)})
+
+    B = sum(np.linalg.matrix_power(fit.rho_hat * W, k) for k in range(400))
+    variance = fit.A_hat * np.square(B).sum(axis=1)
+    assert abs(fit.rho_hat) > 0.3
+    assert variance[3] == fit.A_hat
+    assert_allclose(fit.areas["synthetic"], np.exp(fit.synthetic + variance / 2), rtol=1e-9)
+
+
 REFUSED = [
     (lambda f: f.back_transformed("crude"), "`kind` is one of bias_corrected, naive for Logit"),
     (lambda f: f.back_transformed(replicates=100), "`seed` is a whole number"),
