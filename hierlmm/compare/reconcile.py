@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import overload
 
 import numpy as np
@@ -22,6 +23,7 @@ from hierlmm.errors import ComparisonError, listed
 from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
 from hierlmm.frequentist.compound.results import CompoundFit
 from hierlmm.frequentist.lmm_results import LMMFit, LMMOutcome
+from hierlmm.spec.model import ModelSpec
 
 # Difference between a posterior mean and an EBLUP, in posterior sds, up to which the two are called close.
 CLOSE = 0.1
@@ -36,6 +38,7 @@ WHAT = {
     "response": "the values of the response",
     "predictors": "the predictors or groups",
     "variances": "the known sampling variances",
+    "matrices": "the matrices beside the table",
 }
 # Columns that name a predicted mean: the area, or group, level and term.
 LABELS = ("area", "group", "level", "term")
@@ -93,13 +96,21 @@ def check_same(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior) -
         return
     detail = ""
     if "spec" in parts:
-        detail = f" The fit has {fit.spec.formula!r}, the posterior {posterior.spec.formula!r}."
+        detail = f" The fit has {_words(fit.spec, posterior.spec)}, the posterior {_words(posterior.spec, fit.spec)}."
     elif "rows" in parts:
         detail = f" The fit used {len(fit.design.y)} rows, the posterior {len(posterior.design.y)}."
     raise ComparisonError(
         f"A fit and a posterior must be of one spec and one table; these differ in {listed(WHAT[p] for p in parts)}."
         f"{detail} Compute both from the same spec and data."
     )
+
+
+def _words(spec: ModelSpec, other: ModelSpec) -> str:
+    """What tells a spec from another one: its formula, and where that is the same the parts that are not."""
+    if spec.formula != other.formula:
+        return repr(spec.formula)
+    parts = [field.name for field in fields(spec) if getattr(spec, field.name) != getattr(other, field.name)]
+    return ", ".join(f"{name} {getattr(spec, name)!r}" for name in parts) or repr(spec.formula)
 
 
 def _agreement(fit: LMMFit | AreaFit, posterior: LMMPosterior | AreaPosterior, steps: Attribution) -> Agreement:

@@ -202,6 +202,21 @@ def test_different_data_or_specs_are_refused_by_name():
         compare(fit, more)
 
 
+def test_areas_of_other_matrices_or_scales_are_refused_by_name():
+    """The matrix beside the table, and what two specs of one formula differ in."""
+    table = pd.DataFrame({"a": list("bcdefgh"), "y": [3.0, 4, 6, 5, 4, 7, 6], "v": 0.5})
+    covariance = pd.DataFrame(np.diag(table["v"]), table["a"], table["a"])
+    matrix = hl.fay_herriot("y ~ 1", sampling_covariance="S", area="a")
+    plain = hl.fay_herriot("y ~ 1", sampling_variance="v", area="a")
+    log = replace(plain, transformation=hl.Log())
+    fits = hl.fit(matrix, table, matrices={"S": covariance}), hl.fit(log, table)
+
+    with pytest.raises(ComparisonError, match="differ in the matrices beside the table"):
+        compare(fits[0], hl.posterior(matrix, table, matrices={"S": covariance * 1.1}, draws=0))
+    with pytest.raises(ComparisonError, match=r"fit has transformation Log\(\), the posterior transformation None"):
+        compare(fits[1], hl.posterior(plain, table, draws=0))
+
+
 def test_failed_sampler_is_never_called_agreement(milk):
     """A posterior whose checks failed gives no conclusion, however close its means (HOSTILE 48)."""
     failed = replace(milk.posterior, diagnostics={**milk.posterior.diagnostics, "failures": "12 divergences."})
