@@ -35,8 +35,8 @@ Array = NDArray[np.float64]
 
 # An eigenvalue of W with an imaginary part this small beside it is real: rounding splits real pairs by less.
 REAL = 1e-7
-# Eigenvalues this small beside the largest row sum are rounding error of zeros.
-ZERO = 1e-10
+# Eigenvalues this small beside the largest row sum may be rounding error of zeros of a matrix that is not normal.
+ZERO = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)

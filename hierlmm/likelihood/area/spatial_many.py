@@ -21,7 +21,7 @@ from hierlmm.likelihood.area import many
 from hierlmm.likelihood.area.criterion import LOG_2PI
 from hierlmm.likelihood.area.spatial import Node, Problem, node, rough_node
 from hierlmm.likelihood.area.spatial_derivatives import Curvature, Method, curvature
-from hierlmm.likelihood.area.spatial_search import STEP, grid, maximise
+from hierlmm.likelihood.area.spatial_search import STEP, grid, maximise, wide
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -65,11 +65,15 @@ class _Scan:
 def estimate_many(problem: Problem, Y: Matrix, method: Method) -> ManySpatial:
     """Fit every row of Y (n, m), responses of the areas in the fit in the units of the data, fixed part taken off."""
     n, M = len(Y), len(problem.W)
-    scan = _scan(problem, Y, method)
-    t0, place = _where(scan)
     out = ManySpatial(
         np.zeros(n), np.full(n, np.nan), np.zeros((n, M)), np.zeros((n, M)), np.ones(n, dtype=bool)
     )
+    if wide(problem):  # even steps in the logit are too coarse near 0
+        for b in range(n):
+            _single(problem, Y[b], method, b, out)
+        return out
+    scan = _scan(problem, Y, method)
+    t0, place = _where(scan)
     inner = np.flatnonzero(place == INNER)
     alone = _interpolated(problem, Y, method, inner, t0[inner], out)
     for end, code in ((0, LOW), (-1, HIGH)):
@@ -82,7 +86,7 @@ def estimate_many(problem: Problem, Y: Matrix, method: Method) -> ManySpatial:
     if zero.size:
         at = node(problem, 0.0)
         _write(out, zero, *_along(at, _forward(at, Y[zero]), np.zeros(zero.size)))
-    for b in alone:
+    for b in np.concatenate([alone, np.flatnonzero(place == ALONE)]):
         _single(problem, Y[b], method, int(b), out)
     return out
 
@@ -100,7 +104,7 @@ def zero_statistics(problem: Problem, Y: Matrix, method: Method) -> Vector:
     return np.asarray(2 * np.maximum(scan.loglik.max(axis=0) - none, 0.0))
 
 
-INNER, LOW, HIGH, ZERO = 0, 1, 2, 3
+INNER, LOW, HIGH, ZERO, ALONE = 0, 1, 2, 3, 4
 
 
 def _logit(problem: Problem, rho: Vector) -> Vector:
@@ -125,7 +129,7 @@ def _forward(at: Node, Y: Matrix) -> Matrix:
 
 
 def _scan(problem: Problem, Y: Matrix, method: Method) -> _Scan:
-    rho = grid(problem.ends)
+    rho = grid(problem)
     t = _logit(problem, rho)
     stretch = _stretch(problem, t)
     rows = []
@@ -186,17 +190,19 @@ def _where(scan: _Scan) -> tuple[Vector, Indices]:
     n = scan.A.shape[1]
     best = np.full(n, -np.inf)
     t0, place = np.zeros(n), np.full(n, ZERO)
-    for k in range(len(scan.t) - 1):
-        falls = (scan.slope[k] > 0) & (scan.slope[k + 1] < 0)
+    for k in range(1, len(scan.t) - 2):
+        rises, falls = scan.slope[k] > 0, scan.slope[k + 1] < 0
+        falls = (rises & (falls | (scan.A[k + 1] == 0))) | (falls & (scan.A[k] == 0))
         if falls.any():
             own = np.flatnonzero(falls)
             t, height = _cubic(scan, k, own)
             better = height > best[own]
             own, t, height = own[better], t[better], height[better]
             best[own], t0[own], place[own] = height, t, INNER
-    for k, code in ((0, LOW), (-1, HIGH)):
-        outward = (scan.slope[k] < 0 if k == 0 else scan.slope[k] > 0) & (scan.loglik[k] > best)
+    for k, near, code in ((0, 1, LOW), (-1, -2, HIGH)):
+        outward = (scan.loglik[k] > scan.loglik[near]) & (scan.loglik[k] > best)
         best[outward], place[outward] = scan.loglik[k][outward], code
+    place[(place == ZERO) & (scan.A > 0).any(axis=0)] = ALONE
     return t0, place
 
 

@@ -32,6 +32,9 @@ END = 1e-6
 # Grid in the logit of the place of ρ: near the middle even steps, which are about 0.09 of the interval; then coarser.
 MIDDLE, STEP = 4.2, 0.35
 OUTER = (5.5, 7.0, 9.0, 11.5)
+# An interval this many times the natural unit of ρ is wide; points of the grid within one unit of 0 there, and what
+# share of the interval two points must be apart.
+WIDE, INNER, SAME = 6.0, 25, 1e-8
 # Newton on the profile stops at a step this small, as a share of the distance to the nearer end of ρ.
 CLOSE = 1e-9
 STEPS = 60
@@ -96,17 +99,20 @@ class _Point:
 
 def maximise(problem: Problem, method: Method) -> SpatialEstimate:
     """The highest of all local maxima over A >= 0 and the interval of ρ."""
-    scan = [_at(rough_node(problem, rho), method) for rho in grid(problem.ends)]
+    scan = [_at(rough_node(problem, rho), method) for rho in grid(problem)]
     # rough nodes lose digits near the ends
     scan[0], scan[-1] = (_at(node(problem, end.node.rho), method) for end in (scan[0], scan[-1]))
-    found, spent = [], len(scan)
-    for left, right in itertools.pairwise(scan):
-        if left.slope > 0 > right.slope:
+    scan += [_at(rough_node(problem, rho), method) for rho in _overlooked(scan)]
+    scan.sort(key=lambda point: point.node.rho)
+    found, ends = [], (scan[0], scan[-1])
+    spent, last = len(scan), len(scan) - 2
+    for k, (left, right) in enumerate(itertools.pairwise(scan)):
+        # within a cell of an end the slopes may be rounding error, and the end itself stands for it
+        if 0 < k < last and _hill(left, right):
             point, steps = _closed(problem, method, left, right)
             found.append(point)
             spent += steps
-    found += [scan[0]] if scan[0].slope < 0 else []
-    found += [scan[-1]] if scan[-1].slope > 0 else []
+    found += [end for end, near in zip(ends, (scan[1], scan[-2]), strict=True) if end.loglik > near.loglik]
     best = max(found, key=lambda point: point.loglik, default=None)
     profile = SpatialProfile(
         rho=np.array([point.node.rho for point in scan]),
@@ -118,18 +124,63 @@ def maximise(problem: Problem, method: Method) -> SpatialEstimate:
     table = np.array([(A, rho, loglik) for rho, A, loglik in optima]).reshape(-1, 3)
     if best is None or best.found.A == 0:
         return _zero(problem, method, scan, profile, spent)
-    return _certified(problem, method, best, profile, table, spent, ends=(scan[0], scan[-1]))
+    return _certified(problem, method, best, profile, table, spent, ends=ends)
 
 
-def grid(ends: tuple[float, float]) -> Vector:
-    """Values of ρ, increasing, 0 among them."""
+def _hill(left: _Point, right: _Point) -> bool:
+    """Whether the profile has a maximum between two points: it falls to the flat ground of A = 0, too."""
+    rises, falls = left.slope > 0, right.slope < 0
+    return (rises and (falls or right.found.A == 0)) or (falls and left.found.A == 0)
+
+
+def _overlooked(scan: list[_Point]) -> list[float]:
+    """Values of ρ between points with A = 0 at which ∂ℓ/∂A may be positive at 0: tops of parabolas through three."""
+    out = []
+    for three in zip(scan, scan[1:], scan[2:], strict=False):
+        a, b, c = (point.found.score for point in three)
+        if any(point.found.A > 0 for point in three) or not (b >= a and b >= c and b < 0):
+            continue
+        bend, tilt = (a + c) / 2 - b, (c - a) / 2
+        top = -tilt / (2 * bend) if bend < 0 else 0.0
+        # the parabola is off by a part of what it bends over a step
+        if b + tilt * top / 2 > -abs(bend):
+            near = three[2] if top > 0 else three[0]
+            out.append(three[1].node.rho + abs(top) * (near.node.rho - three[1].node.rho))
+    return out
+
+
+def grid(problem: Problem) -> Vector:
+    """Values of ρ, increasing, 0 among them.
+
+    Where the interval is far wider than that in which ρW has row sums up to 1, points that are even in there, and even
+    in log|ρ| outside it, are among them too.
+    """
     steps = np.arange(-MIDDLE, MIDDLE + STEP / 2, STEP)
     last = math.log1p(-END) - math.log(END)
     t = np.concatenate([[-last], -np.array(OUTER[::-1]), steps, OUTER, [last]])
-    low, high = ends
+    low, high = problem.ends
     # from the nearer end, so that the distance to it keeps its digits
     share = 1 / (1 + np.exp(np.abs(t)))
-    return np.union1d(np.where(t < 0, low + (high - low) * share, high - (high - low) * share), 0.0)
+    rho = np.where(t < 0, low + (high - low) * share, high - (high - low) * share)
+    if wide(problem):
+        unit = _unit(problem)
+        inner = np.linspace(-unit, unit, INNER)
+        outer = unit * np.exp(np.arange(STEP, math.log(max(high, -low) / unit), STEP))
+        more = np.concatenate([inner, outer, -outer])
+        rho = np.concatenate([rho, more[(more > rho[0]) & (more < rho[-1])]])
+    rho = np.sort(rho)
+    apart = np.diff(rho, prepend=-math.inf) > SAME * (high - low)
+    return np.union1d(rho[apart & (np.abs(rho) > SAME * (high - low))], 0.0)
+
+
+def _unit(problem: Problem) -> float:
+    """The ρ at which the largest row sum of ρW is 1."""
+    return 1 / float(np.abs(problem.W).sum(axis=1).max())
+
+
+def wide(problem: Problem) -> bool:
+    """Whether the interval of ρ is far wider than its natural unit, as for matrices that hardly feed back."""
+    return problem.ends[1] - problem.ends[0] > WIDE * _unit(problem)
 
 
 def _at(at: Node, method: Method) -> _Point:
@@ -151,7 +202,9 @@ def _closed(problem: Problem, method: Method, left: _Point, right: _Point) -> tu
     """
     low, high = left, right
     width = problem.ends[1] - problem.ends[0]
-    rho = (low.node.rho * high.slope - high.node.rho * low.slope) / (high.slope - low.slope)
+    rho = (low.node.rho + high.node.rho) / 2
+    if low.slope > 0 > high.slope:
+        rho = (low.node.rho * high.slope - high.node.rho * low.slope) / (high.slope - low.slope)
     for spent in range(1, STEPS + 1):
         point = _at(node(problem, rho), method)
         if point.slope > 0 or (point.slope == 0 and high.loglik > low.loglik):
