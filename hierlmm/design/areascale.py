@@ -152,4 +152,4 @@ def direct_of(transformation: Transformation, value: Vector) -> Vector:
         return np.exp(value)
     if isinstance(transformation, ArcsineRoot):
         return np.square(np.sin(np.clip(value, 0.0, np.pi / 2)))
-    return np.asarray(1 / (1 + np.exp(-value)))
+    return np.exp(-np.logaddexp(0.0, -value))

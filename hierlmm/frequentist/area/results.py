@@ -233,9 +233,10 @@ class AreaFit(AreaQuestions):
 
         Raises FitError for a fit without a transformation, and for kinds, replicates and seeds that are none.
         """
-        from hierlmm.frequentist.area.transformed import back_transformed
+        from hierlmm.frequentist.area.transformed import back_transformed, check_unseeded
 
         if replicates is None:
+            check_unseeded(seed)
             return back_transformed(self, kind, level)
         from hierlmm.frequentist.area.transformed_bootstrap import bootstrapped
 

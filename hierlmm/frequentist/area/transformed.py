@@ -16,9 +16,12 @@ with the mean squared errors
                     place of slud_maiti where that is not, where the fit is at its boundary (no expansion holds there),
                     and where area effects or sampling errors are correlated
 
-The last is the error given what the area's own estimate is, the other two and the bootstrap average over it too: of
-proportions near 0 or 1 they differ by area, and agree on average. Intervals are g of the ends of the interval of θ: g
-never falls. The bootstrap gives errors and intervals without these expansions: `transformed_bootstrap`.
+The last is the error given what the area's own estimate is; slud_maiti and the bootstrap average over that too, crude
+takes the slope of exp at the estimate. They differ by area: of an income estimated far below x'β slud_maiti is the
+error of incomes near x'β, wider than the interval beside it and perhaps above the sampling variance. On average those
+of proportions agree; that of a logarithm by moments is the larger by a part of order 1/m, the estimation of β and A in
+exp 2θ̂. Intervals are g of the ends of the interval of θ: g never falls. The bootstrap gives errors and intervals
+without these expansions: `transformed_bootstrap`.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
     "arcsine_root": ("bias_corrected", "naive"),
     "logit": ("bias_corrected", "naive"),
 }
-SLUD_MAITI = "Slud and Maiti (2006), second order"
+SLUD_MAITI = "Slud and Maiti (2006), second order, of areas with these covariates whatever their direct estimate"
 CRUDE = "the estimate squared times the mse on the scale of the model"
 MOMENTS = "E (g(θ) − estimate)² for θ ~ N(θ̂, mse), g the way back to the scale of the data"
 MIXED = f"{SLUD_MAITI}; where it is not positive, {MOMENTS}"
@@ -81,6 +84,15 @@ def transformation_of(fit: AreaFit) -> Transformation:
             "data. Use for example hl.fay_herriot(..., transformation=hl.Log())."
         )
     return fit.spec.transformation
+
+
+def check_unseeded(seed: object) -> None:
+    """Refuse a seed that nothing is drawn with."""
+    if seed is not None:
+        raise FitError(
+            f"A seed is that of a bootstrap, which `replicates` asks for; found seed={seed!r} and no replicates. Give "
+            "their number, or leave out the seed for formulas."
+        )
 
 
 def kind_of(transformation: Transformation, kind: str | None) -> Kind:
@@ -191,7 +203,7 @@ def intervals_on_data_scale(fit: AreaFit, frame: pd.DataFrame) -> pd.DataFrame:
             back[f"mcse_{name}"] = frame[f"mcse_{name}"].to_numpy() * np.abs(scale.slope(values))
         back[name] = np.where(direct, exact, scale.back(values))
     back["centre"] = np.where(direct, exact, scale.back(frame["centre"].to_numpy()))
-    back.attrs = frame.attrs | {"scale": f"of the data, from {type(transformation).__name__}()"}
+    back.attrs = frame.attrs | {"scale": f"of the data, from {transformation}"}
     return back
 
 
@@ -222,5 +234,5 @@ def predicted(fit: AreaFit, frame: pd.DataFrame, X: NDArray[np.float64], level: 
     found = np.where(direct, 0.0, found)
     lower, upper = interval(scale, here, level)
     back = frame.assign(estimate=estimate, se=np.sqrt(found), mse=found, lower=lower, upper=upper)
-    back.attrs = frame.attrs | {"scale": f"of the data, from {type(transformation).__name__}()", "mse": mse_kind}
+    back.attrs = frame.attrs | {"scale": f"of the data, from {transformation}", "mse": mse_kind}
     return back

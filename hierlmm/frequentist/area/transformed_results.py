@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import listed
 from hierlmm.frequentist.area.tables import ratio
+from hierlmm.spec.arealines import modelled
 
 Vector = NDArray[np.float64]
 
@@ -81,7 +82,7 @@ class BackTransformed:
         if self.mcse is not None:
             frame["mcse"] = self.mcse
         frame.attrs |= {
-            "scale": f"of the data; the model is on the scale {self.transformation}",
+            "scale": f"of the data, from {design.spec.transformation}",
             "back_transformation": self.kind,
             "mse": self.mse_kind,
             "interval": self.interval,
@@ -91,7 +92,8 @@ class BackTransformed:
     def summary(self) -> str:
         """What was done, and the first areas, in at most 80 columns."""
         frame, m = self.areas, int(self.design.sampled.sum())
-        head = f"{self.design.spec.response} by area, from the scale {self.transformation}: {self.kind}"
+        spec = self.design.spec
+        head = f"{spec.response} by area, taken back from {modelled(spec.response, spec.transformation)}: {self.kind}"
         told = [f"Mean squared error: {self.mse_kind}.", f"Interval ({100 * self.level:g} %): {self.interval}."]
         if self.failed:
             told.append(f"{self.failed} of {self.replicates} replicates did not converge and were left out.")

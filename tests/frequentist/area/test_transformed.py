@@ -212,11 +212,11 @@ def test_at_an_area_variance_of_zero_the_error_is_positive_and_says_what_it_is()
     assert_allclose(back.estimate, fit.back_transformed("naive").estimate, rtol=1e-12)
     assert (back.mse > 0).all()
     assert "θ ~ N(θ̂, mse)" in back.mse_kind
-    zero = replace_A(hl.fit(MEANS, AREAS.assign(Var_Mean=AREAS["Var_Mean"] * 40), "ml"))
+    zero = at_zero(hl.fit(MEANS, AREAS.assign(Var_Mean=AREAS["Var_Mean"] * 40), "ml"))
     assert "second order" not in zero.back_transformed().mse_kind
 
 
-def replace_A(fit):
+def at_zero(fit):
     assert fit.A_hat == 0.0
     return fit
 
@@ -300,6 +300,7 @@ REFUSED = [
     (lambda f: f.back_transformed(replicates=100, seed=1, progress="x"), "`progress`"),
     (lambda f: hl.fit(MEANS, AREAS).back_transformed("crude", replicates=100, seed=1), "crude back-transformation"),
     (lambda f: f.back_transformed("x"), "found 'x'"),
+    (lambda f: f.back_transformed(seed=1), "found seed=1 and no replicates"),
 ]
 
 
