@@ -137,7 +137,7 @@ def _aggregates(
         exact = sums.nodes is not None or sums.draws is None
         frame["mcse"] = np.zeros(len(W)) if exact else monte_carlo_error(sums.drawn)
     covariance = pd.DataFrame(sums.errors.dense(), labels, labels)
-    return Aggregates(frame=frame, covariance=covariance, of=of, level=level, estimates=sums, notes=_notes(sums))
+    return Aggregates(frame=frame, covariance=covariance, of=of, level=level, estimates=sums, notes=sums.notes)
 
 
 def summed(estimates: AreaEstimates, W: Matrix, keys: Keys) -> AreaEstimates:
@@ -160,8 +160,15 @@ def summed(estimates: AreaEstimates, W: Matrix, keys: Keys) -> AreaEstimates:
         draws=None if estimates.draws is None else estimates.draws @ W.T,
         direct=direct,
         direct_covariance=Whole(direct_covariance),
-        role=np.where(np.isnan(direct), "unsampled", "sampled"),
+        role=_roles(estimates.role, W),
+        notes=_notes(estimates, keys.labels[np.isnan(direct)]),
     )
+
+
+def _roles(role: NDArray[np.str_], W: Matrix) -> NDArray[np.str_]:
+    """(R,) the role that all parts of a sum share, else sampled."""
+    alike = {name: ~((W > 0) & (role != name)).any(axis=1) for name in ("unsampled", "direct")}
+    return np.select(list(alike.values()), list(alike), "sampled")
 
 
 def direct_sums(estimates: AreaEstimates, W: Matrix) -> tuple[Vector, Matrix]:
@@ -172,9 +179,7 @@ def direct_sums(estimates: AreaEstimates, W: Matrix) -> tuple[Vector, Matrix]:
     return np.where(lacking, np.nan, W @ known), estimates.direct_covariance.between(W)
 
 
-def _notes(parts: AreaEstimates) -> tuple[str, ...]:
-    lacking = parts.role == "unsampled"
-    if not lacking.any():
+def _notes(parts: AreaEstimates, lacking: pd.Index) -> tuple[str, ...]:
+    if not len(lacking):
         return parts.notes
-    sentence = f"No direct estimate beside, because a part has none: {listed(parts.areas[lacking])}."
-    return (sentence, *parts.notes)
+    return (f"No direct estimate beside, because a part has none: {listed(lacking)}.", *parts.notes)

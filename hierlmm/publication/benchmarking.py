@@ -82,9 +82,10 @@ def benchmark(
     mse      "linear": the matrices above, by linearisation for factors. "bootstrap": simulated from the fit
     replicates, seed  of the bootstrap; the seed also of the errors of EstimatedTotals in the draws of a posterior
 
-    A fit keeps a normal interval; a posterior has quantiles of the benchmarked posterior, and with "internal" totals a
-    normal interval. Every draw is benchmarked by itself. Constraints hold to rounding. Raises DesignError naming areas
-    or groups with both numbers where tables do not match, FitError where a method does not apply.
+    A fit has a normal interval, on the scale of the data also where the model is on another; a posterior has quantiles
+    of the benchmarked posterior, and with "internal" totals a normal interval. Every draw is benchmarked by itself.
+    Constraints hold to rounding. Raises DesignError naming areas or groups with both numbers where tables do not match,
+    FitError where a method does not apply.
     """
     _check(method, loss, mse, largest_factor, level)
     estimates = estimates_of(result)

@@ -36,15 +36,15 @@ class AreaEstimates:
     half       "fit": Gaussian errors about the estimates; "posterior": a distribution of the areas themselves
     source     where they come from, in words
     estimate   (M,), units of the response; errors their covariance matrix, or the posterior's
-    gap        covariance matrix over repeated samples of direct estimate − estimate, zero for areas not in the fit; of a
-               posterior at the median of A. None where the estimates were moved since
+    gap        covariance matrix over repeated samples of direct estimate − estimate, zero for areas not in the fit; of
+               a posterior at the median of A. None where the estimates were moved since
     exists     (M,) where estimate and error exist; elsewhere they are numbers that mean nothing
     marginals  the distribution of each area; None where only draws tell it
     nodes      the exact joint posterior; None where there is none
     bent       the scale on which a fit is Gaussian, where it is another; None: it is that of the estimates
     draws      (chains, S, M) draws of a posterior; None for a fit, and where none were asked for
     direct     (M,) direct estimates, nan where there is none; direct_covariance that of their sampling errors
-    role       (M,) sampled, direct or unsampled, as in AreaDesign
+    role       (M,) sampled, direct or unsampled, as in AreaDesign; of a sum what all its parts are, else sampled
     notes      sentences about the result that hold of what is made of it
     """
 

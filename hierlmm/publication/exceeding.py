@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.errors import FitError
+from hierlmm.errors import FitError, listed
 from hierlmm.frequentist.bootstrap.arguments import finite
 from hierlmm.publication.estimates import AreaEstimates
 from hierlmm.publication.keyed import numbers
@@ -55,12 +55,15 @@ class Exceedance:
         return self.summary()
 
 
-def exceedance(result: object, threshold: object, *, side: Side = "above") -> Exceedance:
+def exceedance(
+    result: object, threshold: object, *, side: Side = "above", data: object = None
+) -> Exceedance:
     """P(θ_i > c), or P(θ_i < c), for each area.
 
     result     an area-level fit or posterior, or what hl.aggregate or hl.benchmark made of one
-    threshold  c, units of the estimates: a number, several numbers, or a Series or mapping from area labels to numbers,
-               as last year's values
+    threshold  c, units of the estimates: a number; several numbers, each for all areas; or one for each area, as last
+               year's values: a Series or mapping from area labels, or a column of `data` (or of the table of the
+               result)
 
     Raises DesignError for thresholds that do not match the areas, FitError for estimates that do not exist.
     """
@@ -68,21 +71,24 @@ def exceedance(result: object, threshold: object, *, side: Side = "above") -> Ex
         raise FitError(f"`side` is 'above' or 'below'; found {side!r}. Use one of these.")
     estimates = estimates_of(result)
     estimates.require(np.ones(len(estimates.areas), dtype=bool))
-    parts = [_at(estimates, c, side) for c in _thresholds(threshold, estimates)]
+    parts = [_at(estimates, c, side) for c in _thresholds(threshold, estimates, data)]
     notes = (GAUSSIAN, *estimates.notes) if estimates.half == "fit" else estimates.notes
     return Exceedance(frame=pd.concat(parts, ignore_index=True), side=side, notes=notes)
 
 
-def _thresholds(given: object, estimates: AreaEstimates) -> list[Vector]:
+def _thresholds(given: object, estimates: AreaEstimates, data: object) -> list[Vector]:
     """One (M,) array of thresholds for each value asked for."""
     if isinstance(given, pd.Series | Mapping | str):
-        return [numbers(given, "thresholds", estimates.keys)]
-    each = [c for c in given if finite(c)] if isinstance(given, Iterable) else [given] if finite(given) else []
-    if not each or isinstance(given, Iterable) and len(each) < len(list(given)):
+        return [numbers(given, "thresholds", estimates.keys, data)]
+    several = isinstance(given, Iterable) and getattr(given, "ndim", 1) > 0
+    each = list(given) if several else [given]  # type: ignore[call-overload]
+    found = [float(c) for c in each if finite(c)]
+    if not found or len(found) < len(each):
         raise FitError(
-            f"A threshold is a finite number, or several, or a Series by area; found {given!r}. Use for example 0.2."
+            "A threshold is a finite number, or several, or a Series by area; found "
+            f"{listed(map(repr, each)) or 'none'}. Use for example 0.2."
         )
-    return [np.full(len(estimates.areas), float(c)) for c in each]
+    return [np.full(len(estimates.areas), c) for c in found]
 
 
 def _at(estimates: AreaEstimates, c: Vector, side: Side) -> pd.DataFrame:

@@ -48,11 +48,11 @@ def numbers(given: object, what: str, keys: Keys, data: object = None) -> Vector
     """
     if isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool):
         if not np.isfinite(given):
-            raise DesignError(f"{what.capitalize()} must be finite; found {given}. Correct it.")
+            raise DesignError(f"{_opening(what)} must be finite; found {given}. Correct it.")
         return np.full(len(keys.labels), float(given))
     column = matched(given, what, keys, data)
     if not column.is_number:
-        raise DesignError(f"{what.capitalize()} must be numbers; found {column.kind}. Convert them to numbers.")
+        raise DesignError(f"{_opening(what)} must be numbers; found {column.kind}. Convert them to numbers.")
     values = np.array(column.numbers())
     refuse(~np.isfinite(values), what, "must be numbers", "missing or infinite", keys, "Give each a number.")
     return values
@@ -115,13 +115,20 @@ def _columns(given: object, what: str, keys: Keys, data: object) -> Mapping[str,
     elif isinstance(given, pd.Series):
         labels, values = given.index, given
     else:
+        one = isinstance(given, pd.DataFrame)
         raise DesignError(
             f"The {what} are matched by label: a Series whose index is {keys.name}, a mapping, or the name of a column "
-            f"of `data`; found {type(given).__name__}, which has no labels. Use pandas.Series(values, index=labels)."
+            f"of `data`; found {given if given is None or isinstance(given, bool) else type(given).__name__}. "
+            + ("Give the table as `data=` and name the column." if one else "Use pandas.Series(values, index=labels).")
         )
     value = _value_name(what, keys.name)
     frame = pd.DataFrame({keys.name: labels.to_numpy(), value: values.array}, index=range(len(labels)))
     return read(frame, (keys.name, value)).columns
+
+
+def _opening(what: str) -> str:
+    """As the first word of a sentence; the name of a column keeps its capitals."""
+    return what[:1].upper() + what[1:]
 
 
 def _value_name(what: str, name: str) -> str:
@@ -149,7 +156,7 @@ def refuse(bad: NDArray[np.bool_], what: str, rule: str, found: str, keys: Keys,
     """Raise DesignError naming the labels where `bad` (M,) holds."""
     if bad.any():
         raise DesignError(
-            f"{what.capitalize()} {rule} {keys.name}; {found} for {listed(keys.labels[bad])}. {advice}"
+            f"{_opening(what)} {rule} {keys.name}; {found} for {listed(keys.labels[bad])}. {advice}"
         )
 
 
@@ -159,5 +166,3 @@ def require_nonnegative(weights: Vector, keys: Keys) -> Vector:
     if not (weights > 0).any():
         raise DesignError("Weights must not all be 0; found a zero total. Give the population sizes or shares.")
     return weights
-
-

@@ -76,7 +76,8 @@ def publish(
     result   an area-level fit or posterior, or what hl.aggregate or hl.benchmark made of one
     rules    hl.PublicationRules(...), or a function of a frame with the columns area, estimate, se, cv, lower, upper,
              width, relative_width, effective_size, degrees_of_freedom and role, that returns a status for each row. It
-             is called twice: for the estimates, and for the direct estimates, nan where an area has none
+             is called twice: for the estimates, and for the direct estimates, nan where an area has none. Where there
+             is no estimate the status is "suppress" in any case
     effective_size, degrees_of_freedom  of the direct estimates, where rules ask for them: a column of `data` (or of the
              table of the result), or a Series or mapping from area labels; 0 for areas without a sample
     level    of the intervals: of the estimates as in the result, of the direct estimates normal
@@ -99,9 +100,10 @@ def publish(
         for name, value in given.items()
     )
     model = _measured(estimates, estimates.estimate, estimates.mse, *estimates.interval(level), size, df)
-    reach = quantile(level) * np.sqrt(estimates.direct_variance)
+    variance = _known_variance(estimates)
+    reach = quantile(level) * np.sqrt(variance)
     low, high = estimates.direct - reach, estimates.direct + reach
-    direct = _measured(estimates, estimates.direct, estimates.direct_variance, low, high, size, df)
+    direct = _measured(estimates, estimates.direct, variance, low, high, size, df)
     after, before = judge(rules, model), judge(rules, direct)
     frame = pd.DataFrame(
         {
@@ -123,6 +125,12 @@ def publish(
         }
     )
     return Publication(frame=frame, counts=counts, rules=rules, level=level, notes=estimates.notes)
+
+
+def _known_variance(estimates: AreaEstimates) -> Vector:
+    """(M,) variances of the direct estimates; nan where one of 0 is an estimate, as of a share of 0 or 1."""
+    variance = estimates.direct_variance
+    return np.where((variance == 0) & (estimates.role == "sampled"), np.nan, variance)
 
 
 def _measured(

@@ -17,17 +17,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
-from hierlmm.frequentist.bootstrap.arguments import check_count
+from hierlmm.frequentist.bootstrap.arguments import check_count, generator_of
 from hierlmm.publication.estimates import AreaEstimates
 from hierlmm.publication.marginals import monte_carlo_error, tails
 from hierlmm.publication.reading import estimates_of
-from hierlmm.publication.sampling import joint_draws
 from hierlmm.publication.text import lines_of, table
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Array = NDArray[np.float64]
 First = Literal["largest", "smallest"]
+
+# Numbers that are drawn at once: 800 MB, several times over while they are ranked.
+LARGEST = 100_000_000
 
 GAUSSIAN = (
     "Of a fit, the areas are drawn from a normal distribution about the estimates with the joint covariance matrix of "
@@ -75,18 +77,19 @@ def ranks(
 
     result  an area-level fit or posterior, or what hl.aggregate or hl.benchmark made of one
     first   which area has rank 1, that with the "largest" value or the "smallest"
-    top     k, or several, for P(rank <= k)
+    top     k, or several, for P(rank <= k); at most as many as there are areas
     draws, seed  for a fit, which needs a seed; a posterior has draws of its own, and these are not read
 
     Raises FitError for a posterior without draws and for estimates that do not exist.
     """
-    if first not in get_args(First):
-        raise FitError(f"`first` is 'largest' or 'smallest'; found {first!r}. Use one of these.")
+    check_first(first)
     estimates = estimates_of(result)
     M = len(estimates.areas)
-    ks = [top] if isinstance(top, int | np.integer) else list(top)
+    ks = list(top) if isinstance(top, Iterable) and not isinstance(top, str) else [top]
     for k in ks:
         check_count("top", k, "areas", min(10, M))
+        if k > M:
+            raise FitError(f"`top` counts areas, of which there are {M}; found {k}. Use {M} or fewer.")
     tail = tails(level)
     drawn = joint_draws(estimates, draws, seed)
     places = ranked(drawn if first == "smallest" else -drawn)
@@ -107,6 +110,31 @@ def ranks(
         }
     )
     return Ranks(frame=frame, first=first, level=level, draws=len(pooled), notes=basis_notes(estimates))
+
+
+def check_first(first: str) -> None:
+    """Refuse what is neither the largest nor the smallest."""
+    if first not in get_args(First):
+        raise FitError(f"`first` is 'largest' or 'smallest'; found {first!r}. Use one of these.")
+
+
+def joint_draws(estimates: AreaEstimates, draws: int, seed: int | np.random.Generator | None) -> Array:
+    """(chains, S, M) draws of areas that all exist; `draws` and `seed` are for a fit, a posterior has its own."""
+    estimates.require(np.ones(len(estimates.areas), dtype=bool))
+    if estimates.half == "posterior":
+        return estimates.drawn
+    check_count("draws", draws, "draws", 4000, least=2)
+    if draws * len(estimates.areas) > LARGEST:
+        raise FitError(
+            f"Draws of all areas are held at once, up to {LARGEST:,} numbers; {draws} draws of "
+            f"{len(estimates.areas)} areas are more. Use draws={LARGEST // len(estimates.areas)} or fewer."
+        )
+    if seed is None:
+        raise FitError("The areas of a fit are drawn about their estimates, which needs a seed; give one, as seed=1.")
+    rng = generator_of(seed)
+    if estimates.bent is not None:
+        return estimates.bent.sample(draws, rng)[None]
+    return (estimates.estimate + estimates.errors.sample(draws, rng))[None]
 
 
 def ranked(values: Array) -> Array:

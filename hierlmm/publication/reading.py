@@ -38,8 +38,8 @@ def estimates_of(result: object) -> AreaEstimates:
     Raises FitError for anything else, and for a fit that did not converge.
     """
     if isinstance(result, RecordsFit):
-        own = estimates_of(result.fit)
-        return replace(own, keys=replace(own.keys, table=result.data))
+        inside = estimates_of(result.fit)
+        return replace(inside, keys=replace(inside.keys, table=result.data))
     if isinstance(result, AreaFit):
         if result.outcome is AreaOutcome.NOT_CONVERGED:
             raise FitError(f"Only a fit that converged is published. {result.outcome.value}")
@@ -111,7 +111,7 @@ def _gap(design: AreaDesign, A: float, rho: float) -> ErrorCovariance:
     if not _is_mixture(design):
         return Whole(_dense_gap(design, A, rho))
     into = design.sampled
-    D = np.where(into, design.D, 0.0)
+    D: Vector = np.where(into, design.D, 0.0)
     half = blup(A, design.y[into] - design.offset[into], design.X[into], D[into], design.X).half
     pull = np.where(into, D / np.where(into, A + D, 1.0), 0.0)
     return OfFit(ErrorMatrix(pull * D, pull[:, None] * half, -np.eye(half.shape[1])))
@@ -121,7 +121,7 @@ def _dense_gap(design: AreaDesign, A: float, rho: float) -> Matrix:
     """The same where effects or sampling errors are correlated, by matrices of the areas in the fit."""
     into = design.sampled
     M, X = len(design.areas), design.X[into]
-    effects = np.eye(M)
+    effects: Matrix = np.eye(M)
     if design.proximity is not None and np.isfinite(rho):
         turn = np.eye(M) - rho * design.proximity
         effects = np.linalg.solve(turn.T @ turn, np.eye(M))

@@ -25,6 +25,9 @@ Status = Literal["publish", "publish with caution", "suppress"]
 CvOf = Literal["estimate", "complement", "smaller"]
 Thresholds = tuple[float, float]
 
+# First thresholds of measures without unit that are in per cent beyond doubt: of the cv, and of about four times it.
+SHARES = {"cv": 1.0, "relative_width": 4.0}
+
 STATUSES: tuple[Status, ...] = get_args(Status)
 PUBLISH, CAUTION, SUPPRESS = STATUSES
 
@@ -33,14 +36,15 @@ PUBLISH, CAUTION, SUPPRESS = STATUSES
 class PublicationRules:
     """Thresholds, each a pair: beyond the first with caution, beyond the second not at all. None: no such rule.
 
-    cv                  se / |estimate|, without unit: 0.165 is 16.5 per cent
+    cv                  se / |estimate|, without unit: 0.165 is 16.5 per cent. A first threshold above 1 is refused: it
+                        was meant in per cent
     cv_of               what `cv` is relative to: the "estimate"; for proportions also its "complement" 1 − p, or the
                         "smaller" of the two, so that 2 and 98 per cent are judged alike
     width               upper − lower, units of the estimates
-    relative_width      (upper − lower) / |estimate|
+    relative_width      (upper − lower) / |estimate|, without unit
     effective_size      of the sample in the area, below the first with caution, below the second not at all
     degrees_of_freedom  of the variance in the area, likewise
-    undefined_cv        status where the cv is that of an estimate of 0
+    undefined_cv        status where the estimate is 0, so that it has no cv or relative width
     unsampled           status of areas without a direct estimate, whose value is the model's alone
 
     A status is "publish", "publish with caution" or "suppress"; the strictest of the rules holds.
@@ -57,7 +61,15 @@ class PublicationRules:
 
     def __post_init__(self) -> None:
         for name in ("cv", "width", "relative_width", "effective_size", "degrees_of_freedom"):
+            if isinstance(pair := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(pair))
             _check_pair(name, getattr(self, name), rising=name in ("cv", "width", "relative_width"))
+        for name, most in SHARES.items():
+            if (pair := getattr(self, name)) is not None and pair[0] > most:
+                raise FitError(
+                    f"`{name}` is a share of the estimate, not per cent, its first threshold at most {most:g}; found "
+                    f"{pair!r}. Write 16.5 per cent as 0.165."
+                )
         for name, kind in (("cv_of", CvOf), ("undefined_cv", Status), ("unsampled", Status)):
             if (value := getattr(self, name)) not in get_args(kind):
                 raise FitError(f"`{name}` is one of {', '.join(map(repr, get_args(kind)))}; found {value!r}.")
@@ -70,7 +82,10 @@ class PublicationRules:
         known = np.isfinite(estimate)
         judged.mark(known & ~np.isfinite(se), SUPPRESS, ["no standard error"] * len(frame))
         if self.cv is not None:
-            self._judge_cv(judged, estimate, se)
+            self._judge_cv(judged, frame["area"], estimate, se)
+        if self.relative_width is not None:
+            reasons = ["relative interval width undefined, the estimate is 0"] * len(frame)
+            judged.mark(estimate == 0, self.undefined_cv, reasons)
         for name, words in (("width", "interval width"), ("relative_width", "relative interval width")):
             judged.above(getattr(self, name), frame[name].to_numpy(float), words)
         for name in ("effective_size", "degrees_of_freedom"):
@@ -79,13 +94,14 @@ class PublicationRules:
         judged.mark(without, self.unsampled, ["no direct estimate"] * len(frame))
         return pd.DataFrame({"status": judged.status, "reasons": judged.reasons}, index=frame.index)
 
-    def _judge_cv(self, judged: Judged, estimate: Vector, se: Vector) -> None:
+    def _judge_cv(self, judged: Judged, areas: pd.Series, estimate: Vector, se: Vector) -> None:
         base, words = np.abs(estimate), "cv"
         if self.cv_of != "estimate":
             if (outside := (estimate < 0) | (estimate > 1)).any():
                 raise DesignError(
-                    f"cv_of={self.cv_of!r} is for proportions, between 0 and 1; found {listed(estimate[outside])}. "
-                    "Divide percentages by 100 before the fit, or use cv_of='estimate'."
+                    f"cv_of={self.cv_of!r} is for proportions, between 0 and 1; found {listed(estimate[outside])} for "
+                    f"{listed(areas[outside])}. Divide percentages by 100 before the fit; keep a model of proportions "
+                    "inside by transformation=hl.Logit() or hl.ArcsineRoot(); or use cv_of='estimate'."
                 )
             rest = 1 - estimate
             base = rest if self.cv_of == "complement" else np.minimum(estimate, rest)
@@ -150,8 +166,17 @@ def judge(rules: Rules, frame: pd.DataFrame) -> pd.DataFrame:
     """status and reasons by the rules, or by an office's function, whose answer is checked.
 
     A function is given a copy of the frame and returns the statuses: a Series with its index, one value a row, or a
-    frame with the columns status and, if it likes, reasons.
+    frame with the columns status and, if it likes, reasons. Where there is no estimate the status is "suppress",
+    whatever it returns: comparisons with a missing number are false, and would let it pass.
     """
+    judged = _judge(rules, frame)
+    none = (frame["estimate"].isna() & (judged["status"] != SUPPRESS)).to_numpy()
+    judged.loc[none, ["status", "reasons"]] = [SUPPRESS, "no estimate"]
+    return judged
+
+
+def _judge(rules: Rules, frame: pd.DataFrame) -> pd.DataFrame:
+    """The same as the rules have it."""
     answer = rules(frame.copy())
     given = answer if isinstance(answer, pd.DataFrame) else None
     if given is not None and "status" not in given:

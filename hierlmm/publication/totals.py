@@ -160,12 +160,17 @@ def _targets(
         margin = _listed_only(margin, totals) if unlisted == "keep" else margin
         if len(margin.labels) > 1 and not isinstance(totals, Mapping | pd.Series):
             raise DesignError(
-                f"Each group has a total of its own; found one value for {len(margin.labels)} groups of {margin.name}. "
-                "Give a mapping or Series from groups to totals."
+                f"Each group has a total of its own, matched by label; found {_described(totals)} for "
+                f"{len(margin.labels)} groups of {margin.name}. Give a mapping or Series from groups to totals."
             )
         kept.append(margin)
         targets.append(numbers(totals, "totals", Keys(margin.name, margin.labels, lacking=LACKING)))
     return tuple(kept), targets
+
+
+def _described(totals: object) -> str:
+    """Totals without labels."""
+    return "one value" if np.ndim(totals) == 0 else f"{len(totals)} values without labels"  # type: ignore[arg-type]
 
 
 def _listed_only(margin: Margin, totals: object) -> Margin:

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from hierlmm.frequentist.bootstrap.arguments import check_count
 from hierlmm.publication.estimates import AreaEstimates
-from hierlmm.publication.ranking import basis_notes, ranked
+from hierlmm.publication.ranking import First, basis_notes, check_first, joint_draws, ranked
 from hierlmm.publication.reading import estimates_of
-from hierlmm.publication.sampling import joint_draws
 from hierlmm.publication.text import lines_of, table
 
 Vector = NDArray[np.float64]
@@ -30,13 +29,15 @@ class TripleGoal:
     """Estimates for three goals.
 
     frame   area, estimate (the mean), se, constrained (stretched to the spread of the areas), triple_goal, rank (1 the
-            smallest, of the expected ranks; equal ones share a mean), expected_rank
+            `first`, of the expected ranks; equal ones share the mean of their ranks), expected_rank
+    first   which area has rank 1, as in hl.ranks
     edf     probability ((2j − 1)/2M) and value (units of the estimates) of the estimated distribution of areas
     stretch by how much `constrained` stretches the estimates about their mean; nan where they are all equal
     notes   sentences that belong to the table
     """
 
     frame: pd.DataFrame
+    first: First
     edf: pd.DataFrame
     stretch: float
     notes: tuple[str, ...]
@@ -45,29 +46,32 @@ class TripleGoal:
         """The estimates as text, at most 80 columns wide."""
         spread = {name: self.frame[name].std(ddof=0) for name in ("estimate", "constrained", "triple_goal")}
         sds = ", ".join(f"{name} {sd:.4g}" for name, sd in spread.items())
-        lines = ["Triple-goal estimates", f"sd over areas: {sds}", "", *table(self.frame), *lines_of(self.notes)]
-        return "\n".join(lines)
+        heading = f"Triple-goal estimates, ranks with the {self.first} first"
+        return "\n".join([heading, f"sd over areas: {sds}", "", *table(self.frame), *lines_of(self.notes)])
 
     def __repr__(self) -> str:
         return self.summary()
 
 
 def triple_goal(
-    result: object, *, draws: int = 10_000, seed: int | np.random.Generator | None = None
+    result: object, *, first: First = "largest", draws: int = 10_000, seed: int | np.random.Generator | None = None
 ) -> TripleGoal:
     """Triple-goal and constrained estimates of the areas of a fit or posterior, or of what was made of one.
 
+    first   which area has rank 1, that with the "largest" value or the "smallest"
     draws, seed  of the ranks for a fit, which needs a seed; a posterior has draws of its own, and these are not read
 
     Raises FitError for a posterior without draws and for estimates that do not exist.
     """
+    check_first(first)
     estimates = estimates_of(result)
     check_count("draws", draws, "draws", 4000, least=2)
     M = len(estimates.areas)
     expected = ranked(joint_draws(estimates, draws, seed)).reshape(-1, M).mean(axis=0)
     probability = (2 * np.arange(1, M + 1) - 1) / (2 * M)
     value = distribution_quantiles(estimates, probability)
-    rank = ranked(expected)
+    rising = ranked(expected)
+    rank, places = (rising, expected) if first == "smallest" else (M + 1 - rising, M + 1 - expected)
     stretch = constrained_stretch(estimates)
     centre = estimates.estimate.mean()
     frame = pd.DataFrame(
@@ -76,13 +80,13 @@ def triple_goal(
             "estimate": estimates.estimate,
             "se": np.sqrt(estimates.mse),
             "constrained": centre + stretch * (estimates.estimate - centre),
-            "triple_goal": np.interp(rank, np.arange(1, M + 1), value),
+            "triple_goal": np.interp(rising, np.arange(1, M + 1), value),
             "rank": rank,
-            "expected_rank": expected,
+            "expected_rank": places,
         }
     )
     edf = pd.DataFrame({"probability": probability, "value": value})
-    return TripleGoal(frame=frame, edf=edf, stretch=stretch, notes=_notes(estimates, stretch))
+    return TripleGoal(frame=frame, first=first, edf=edf, stretch=stretch, notes=_notes(estimates, stretch))
 
 
 def distribution_quantiles(estimates: AreaEstimates, probability: Vector) -> Vector:

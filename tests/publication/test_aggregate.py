@@ -117,6 +117,7 @@ def test_direct_estimate_stands_beside_only_where_every_part_has_one():
     lacking = set(data.loc[data["y"].isna(), "region"])
     assert set(partly.frame.loc[partly.frame["direct"].isna(), "area"]) == lacking
     assert any(str(region) in note for region in lacking for note in partly.notes[:1])
+    assert hl.publish(partly).notes == partly.notes
     into = data["y"].notna()
     share = w[into.to_numpy()].to_numpy() / w.sum()
     assert_allclose(wholly["direct"], share @ data.loc[into, "y"], rtol=1e-13)
@@ -150,6 +151,7 @@ def test_weights_and_groups_that_do_not_match_are_refused_by_name():
         (pop.where(pop.index != first), f"missing or infinite for {first}"),
         (pop.where(pop.index != first, -1.0), "0 or more"),
         (pop.to_numpy(), "matched by label"),
+        (pop.to_frame(), "found DataFrame. Give the table as `data=` and name the column"),
         (0.0 * pop, "zero total"),
         (pop.astype(str), "must be numbers"),
         (float("nan"), "must be finite"),

@@ -66,8 +66,11 @@ def test_labels_of_groups_that_do_not_match_are_refused():
         regions(TOTALS | {"east": 1.0}, unlisted="keep")
     with pytest.raises(DesignError, match="one value for 3 groups"):
         regions(12.0)
-    with pytest.raises(DesignError, match="one value for 3 groups"):
+    with pytest.raises(DesignError, match="3 values without labels for 3 groups"):
         regions([12.6, 12.3, 11.9])
+    for nothing in (None, True):
+        with pytest.raises(DesignError, match=f"matched by label.*found {nothing}"):
+            hl.benchmark(fitted(), nothing, shares())
     with pytest.raises(DesignError, match="missing or infinite for west"):
         regions(TOTALS | {"west": float("nan")})
     with pytest.raises(DesignError, match="of the kind"):

@@ -36,6 +36,7 @@ def measured(**columns) -> pd.DataFrame:
         ({}, {"role": ["unsampled"]}, [CAUTION]),
         ({}, {"estimate": [0.0, np.nan, 0.5], "se": [0.1, 0.1, np.nan]}, [SUPPRESS] * 3),
         ({"undefined_cv": CAUTION}, {"estimate": [0.0, -0.5]}, [CAUTION, PUBLISH]),
+        ({"cv": None, "relative_width": [1.0, 1.3]}, {"estimate": [0.0], "relative_width": [np.nan]}, [SUPPRESS]),
     ],
 )
 def test_the_strictest_rule_holds(rules, columns, expected):
@@ -71,7 +72,7 @@ def test_proportions_near_zero_and_one_are_judged_alike():
     assert judged["smaller"] == [CAUTION, CAUTION, PUBLISH, SUPPRESS, SUPPRESS]
     reasons = hl.PublicationRules(cv_of="smaller")(measured(estimate=p, se=se))["reasons"]
     assert reasons[3] == "cv undefined, the share is 0"
-    with pytest.raises(DesignError, match=r"between 0 and 1; found 12\.0.*100"):
+    with pytest.raises(DesignError, match=r"between 0 and 1; found 12\.0 for 0\..*100"):
         hl.PublicationRules(cv_of="smaller")(measured(estimate=[12.0, 0.3]))
 
 
@@ -144,6 +145,44 @@ def test_an_office_may_bring_a_function_of_its_own():
     assert (with_reasons.frame["reasons"] == "new").all()
 
 
+def test_what_has_no_estimate_is_suppressed_whatever_the_rules_return():
+    """Direct estimates of areas without a sample, by a function that compares and so lets nan pass."""
+    got = hl.publish(fitted(), lambda frame: np.where(frame["cv"] > 0.5, SUPPRESS, PUBLISH))
+
+    lacking = table()["y"].isna().to_numpy()
+    assert set(got.frame.loc[lacking, "direct_status"]) == {SUPPRESS}
+    assert set(got.frame.loc[lacking, "direct_reasons"]) == {"no estimate"}
+    assert got.counts["direct"].tolist() == [22, 0, 2]
+
+
+def test_a_variance_estimated_as_zero_is_no_precision():
+    """All of 3 and none of 5: the direct shares have an estimated variance of 0, and no cv for that."""
+    data = pd.DataFrame({"unit": list("abcdef"), "y": [3, 0, 4, 6, 5, 2], "n": [3, 5, 9, 12, 8, 7]})
+    spec = hl.compound("y ~ 1", unit="unit", sampling=hl.BinomialSampling(trials="n"))
+
+    got = hl.publish(hl.posterior(spec, data, draws=1000, seed=1)).frame
+
+    assert list(got["direct_status"][:2]) == [SUPPRESS] * 2
+    assert got["direct_reasons"].str.startswith("no standard error").tolist() == [True, True] + [False] * 4
+    assert (got["status"] != SUPPRESS).any()
+
+
+def test_a_larger_area_has_the_role_that_all_its_parts_share():
+    """The model alone where no part is sampled, known where each is; else sampled, and no rule on areas without."""
+    groups = pd.Series("other", table()["area"])
+    groups.iloc[[3, 17]], groups.iloc[[5]], groups.iloc[0] = "none", "known", "one"
+    some = groups.replace({"none": "other"})
+
+    roles, mixed = (hl.aggregate(fitted(), by=by, weights=1.0).estimates for by in (groups, some))
+    direct = hl.publish(hl.aggregate(fitted(), by=groups, weights=1.0)).frame.set_index("area")["direct_status"]
+
+    assert dict(zip(roles.areas, roles.role, strict=True)) == {
+        "known": "direct", "none": "unsampled", "one": "sampled", "other": "sampled"
+    }  # fmt: skip
+    assert dict(zip(mixed.areas, mixed.role, strict=True))["other"] == "sampled"
+    assert direct["known"] == PUBLISH
+
+
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
@@ -164,7 +203,8 @@ def test_rules_that_return_no_statuses_are_refused(rules, message):
 @pytest.mark.parametrize(
     "wrong",
     [{"cv": (0.3, 0.2)}, {"cv": 0.2}, {"effective_size": (10, 30)}, {"width": (-1, 1)}, {"cv_of": "both"},
-     {"unsampled": "hide"}, {"undefined_cv": None}, {"cv": (0.1, float("nan"))}],
+     {"unsampled": "hide"}, {"undefined_cv": None}, {"cv": (0.1, float("nan"))}, {"cv": (16.5, 33.3)},
+     {"relative_width": (130, 160)}],
 )  # fmt: skip
 def test_thresholds_that_contradict_themselves_are_refused(wrong):
     """Pairs in the wrong order, no pairs, unknown words."""

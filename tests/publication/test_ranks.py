@@ -107,8 +107,9 @@ def test_probabilities_of_an_exact_posterior_agree_with_its_draws_and_have_no_er
     last_year = pd.Series(fitted().synthetic, by_area("y").index)
     draws = posterior().sample.variables["theta"][1][0]
 
-    for threshold, values in ((12.0, 12.0), (last_year, last_year.to_numpy())):
-        got = hl.exceedance(posterior(), threshold).frame
+    beside = last_year.rename("before").reset_index().iloc[::-1]
+    for threshold, values in ((12.0, 12.0), (last_year, last_year.to_numpy()), ("before", last_year.to_numpy())):
+        got = hl.exceedance(posterior(), threshold, data=beside).frame
 
         share = (draws > values).mean(axis=0)
         error = 5 * np.sqrt(np.maximum(share * (1 - share), 1e-4) / len(draws))
@@ -142,10 +143,21 @@ def test_triple_goal_estimates_are_quantiles_of_the_mean_distribution_function()
     # one area is known exactly, so that Ḡ jumps by 1/M there
     assert (np.abs(G - got.edf["probability"]) < 1 / 24 + 1e-9).all()
     assert (np.abs(G - got.edf["probability"]) < 1e-9).sum() >= 22
-    by_rank = got.frame.sort_values("rank")
+    by_rank = got.frame.sort_values("rank", ascending=False)
     assert_allclose(by_rank["triple_goal"], got.edf["value"], rtol=1e-14)
-    assert by_rank["expected_rank"].is_monotonic_increasing
+    assert by_rank["expected_rank"].is_monotonic_decreasing
     assert_allclose(got.frame["expected_rank"].sum(), 300, rtol=1e-12)
+
+
+def test_triple_goals_have_the_ranks_of_hl_ranks():
+    """The same draws, the same ranks, the largest first in both; the estimates do not depend on who is first."""
+    got = {first: hl.triple_goal(posterior(), first=first).frame for first in ("largest", "smallest")}
+
+    for first, frame in got.items():
+        places = hl.ranks(posterior(), first=first).frame
+        assert_allclose(frame["expected_rank"], places["expected_rank"], rtol=1e-12)
+        assert list(frame["rank"]) == list(places["rank"])
+    assert_allclose(got["largest"]["triple_goal"], got["smallest"]["triple_goal"], rtol=0)
 
 
 def test_the_distribution_of_an_exact_posterior_is_that_of_its_pooled_draws():
@@ -194,10 +206,14 @@ def test_what_has_no_joint_distribution_is_refused():
         (lambda: hl.triple_goal(bare), FitError, "draws=4000"),
         (lambda: hl.ranks(fitted(), first="best", seed=1), FitError, "'largest' or 'smallest'"),
         (lambda: hl.ranks(fitted(), top=0, seed=1), FitError, "`top`"),
+        (lambda: hl.ranks(fitted(), top=5.0, seed=1), FitError, "`top`"),
+        (lambda: hl.ranks(fitted(), top=25, seed=1), FitError, "there are 24; found 25"),
+        (lambda: hl.triple_goal(fitted(), first="best", seed=1), FitError, "'largest' or 'smallest'"),
         (lambda: hl.ranks(fitted(), draws=1, seed=1), FitError, "`draws`"),
         (lambda: hl.exceedance(fitted(), float("nan")), FitError, "finite number"),
         (lambda: hl.exceedance(fitted(), []), FitError, "finite number"),
         (lambda: hl.exceedance(fitted(), [1.0, "2"]), FitError, "finite number"),
+        (lambda: hl.exceedance(fitted(), (c for c in (1.0, np.nan))), FitError, "found 1.0, nan"),
         (lambda: hl.exceedance(fitted(), {"a00": 1.0}), DesignError, "23 of 24 have none"),
         (lambda: hl.exceedance(fitted(), 1.0, side="over"), FitError, "'above' or 'below'"),
     ):
