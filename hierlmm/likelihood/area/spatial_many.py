@@ -200,7 +200,7 @@ def _where(scan: _Scan) -> tuple[Vector, Indices]:
             own, t, height = own[better], t[better], height[better]
             best[own], t0[own], place[own] = height, t, INNER
     for k, near, code in ((0, 1, LOW), (-1, -2, HIGH)):
-        outward = (scan.loglik[k] > scan.loglik[near]) & (scan.loglik[k] > best)
+        outward = (scan.A[k] > 0) & (scan.loglik[k] > scan.loglik[near]) & (scan.loglik[k] > best)
         best[outward], place[outward] = scan.loglik[k][outward], code
     place[(place == ZERO) & (scan.A > 0).any(axis=0)] = ALONE
     return t0, place

@@ -112,7 +112,8 @@ def maximise(problem: Problem, method: Method) -> SpatialEstimate:
             point, steps = _closed(problem, method, left, right)
             found.append(point)
             spent += steps
-    found += [end for end, near in zip(ends, (scan[1], scan[-2]), strict=True) if end.loglik > near.loglik]
+    beside = zip(ends, (scan[1], scan[-2]), strict=True)
+    found += [end for end, near in beside if end.found.A > 0 and end.loglik > near.loglik]
     best = max(found, key=lambda point: point.loglik, default=None)
     profile = SpatialProfile(
         rho=np.array([point.node.rho for point in scan]),
