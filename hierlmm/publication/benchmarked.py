@@ -73,12 +73,13 @@ class Benchmarked:
 
     def summary(self) -> str:
         """What was benchmarked to what, as text of at most 80 columns: the totals first, then the areas."""
+        margin = ["margin"] if len(self.constraints.margins) > 1 else []
         return "\n".join(
             [
                 f"Benchmarked by {self.method}: {WORDS[self.method]}",
                 f"{self.of.capitalize()}s known {self._known()}; {self.estimates.source}",
                 "",
-                *table(self.checks[["group", "target", "before", "before_se", "factor", "difference", "z"]]),
+                *table(self.checks[[*margin, "group", "target", "before", "before_se", "factor", "difference", "z"]]),
                 "",
                 *table(self.frame[["area", "direct", "before", "estimate", "adjustment", "se_before", "se"]]),
                 *lines_of(self.notes),

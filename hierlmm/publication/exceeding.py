@@ -20,6 +20,7 @@ from hierlmm.frequentist.bootstrap.arguments import finite
 from hierlmm.publication.estimates import AreaEstimates
 from hierlmm.publication.keyed import numbers
 from hierlmm.publication.marginals import monte_carlo_error
+from hierlmm.publication.ranking import basis_notes
 from hierlmm.publication.reading import estimates_of
 from hierlmm.publication.text import lines_of, table
 
@@ -27,8 +28,8 @@ Vector = NDArray[np.float64]
 Side = Literal["above", "below"]
 
 GAUSSIAN = (
-    "Of a fit, an area is taken as normal about its estimate with the mse for variance: given the fitted coefficients "
-    "and area variance, whose estimation the mse adds to second order."
+    "Of a fit, an area is taken as normal about its estimate{where} with the mse for variance: given the fitted "
+    "coefficients and area variance, whose estimation the mse adds to second order."
 )
 
 
@@ -72,8 +73,8 @@ def exceedance(
     estimates = estimates_of(result)
     estimates.require(np.ones(len(estimates.areas), dtype=bool))
     parts = [_at(estimates, c, side) for c in _thresholds(threshold, estimates, data)]
-    notes = (GAUSSIAN, *estimates.notes) if estimates.half == "fit" else estimates.notes
-    return Exceedance(frame=pd.concat(parts, ignore_index=True), side=side, notes=notes)
+    frame = pd.concat(parts, ignore_index=True)
+    return Exceedance(frame=frame, side=side, notes=basis_notes(estimates, GAUSSIAN))
 
 
 def _thresholds(given: object, estimates: AreaEstimates, data: object) -> list[Vector]:

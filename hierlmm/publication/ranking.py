@@ -32,8 +32,8 @@ First = Literal["largest", "smallest"]
 LARGEST = 100_000_000
 
 GAUSSIAN = (
-    "Of a fit, the areas are drawn from a normal distribution about the estimates with the joint covariance matrix of "
-    "their errors: given the fitted area variance, whose own uncertainty enters through the mse alone."
+    "Of a fit, the areas are drawn from a normal distribution about the estimates{where} with the joint covariance "
+    "matrix of their errors: given the fitted area variance, whose own uncertainty enters through the mse alone."
 )
 
 
@@ -150,6 +150,9 @@ def ranked(values: Array) -> Array:
     return out
 
 
-def basis_notes(estimates: AreaEstimates) -> tuple[str, ...]:
-    """What a distribution of the areas conditions on, and the notes of the result."""
-    return (GAUSSIAN, *estimates.notes) if estimates.half == "fit" else estimates.notes
+def basis_notes(estimates: AreaEstimates, gaussian: str = GAUSSIAN) -> tuple[str, ...]:
+    """What a distribution of the areas conditions on, and on which scale it is normal; then the result's own notes."""
+    if estimates.half == "posterior":
+        return estimates.notes
+    where = "" if estimates.bent is None else f" on the scale of the model ({estimates.bent.name})"
+    return (gaussian.format(where=where), *estimates.notes)

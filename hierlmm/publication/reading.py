@@ -121,10 +121,10 @@ def _dense_gap(design: AreaDesign, A: float, rho: float) -> Matrix:
     """The same where effects or sampling errors are correlated, by matrices of the areas in the fit."""
     into = design.sampled
     M, X = len(design.areas), design.X[into]
-    effects: Matrix = np.eye(M)
+    effects = np.eye(M)
     if design.proximity is not None and np.isfinite(rho):
         turn = np.eye(M) - rho * design.proximity
-        effects = np.linalg.solve(turn.T @ turn, np.eye(M))
+        effects = np.asarray(np.linalg.solve(turn.T @ turn, np.eye(M)), dtype=np.float64)
     S = np.diag(design.D[into]) if design.covariance is None else design.covariance[np.ix_(into, into)]
     V = A * effects[np.ix_(into, into)] + S
     VX, VS = np.linalg.solve(V, X), np.linalg.solve(V, S)

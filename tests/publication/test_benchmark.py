@@ -90,6 +90,7 @@ def test_raking_meets_every_margin_and_is_a_product_of_factors():
     assert_allclose(got.frame["estimate"], ipf, rtol=1e-11)
     assert (got.checks["left"].abs() <= 1e-12 * got.checks["target"]).all()
     assert list(got.checks["margin"]) == ["region"] * 3 + ["type"] * 2
+    assert "region north" in " ".join(repr(got).split())
 
 
 @pytest.mark.parametrize("method", METHODS)

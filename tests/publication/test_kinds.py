@@ -104,6 +104,7 @@ def test_probabilities_and_ranks_of_a_logarithmic_fit_are_those_of_its_logarithm
 
     expected = norm.sf((np.log(2000.0) - fit.eblup) / np.sqrt(fit.mse))
     assert_allclose(above["probability"], np.concatenate([np.ones(30), expected]), rtol=1e-12)
+    assert all("scale of the model (log)" in r.notes[0] for r in (hl.exceedance(fit, 1.0), hl.ranks(fit, seed=2)))
     drawn = fit.eblup + fit.error_matrix().sample(10_000, np.random.default_rng(2))
     places = (-drawn).argsort(axis=1).argsort(axis=1) + 1
     assert_allclose(ranks["expected_rank"], places.mean(axis=0), rtol=1e-12)
