@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hierlmm.likelihood.compound.conjugate import posterior
 from hierlmm.likelihood.compound.marginal import Counts, mean_of, null_weights
 from hierlmm.likelihood.compound.maximum import informative
-from hierlmm.likelihood.compound.profile import CountData, hessian, profile
+from hierlmm.likelihood.compound.profile import CountData, profile
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -86,11 +86,12 @@ def averaged(data: CountData, beta: Vector, y: Vector, size: Vector, X: Matrix, 
     mass /= mass.sum()
     known, there = np.where(np.isnan(size), 0.0, size), np.where(np.isnan(y), 0.0, y)
     centre = mean_of(data.family, X @ beta + offset)
+    terms = data.mean_terms(found.beta, phi)
     out = np.zeros(len(y))
     for k in range(NODES):
         own = X @ found.beta[k] + offset
         law = posterior(data.family, y, size, mean_of(data.family, own), phi[k])
         J = sensitivities(data.family, there, known, X, own, float(phi[k]))[:, :-1]
-        C = observed_covariance(hessian(data, found.beta[k], float(phi[k]))[:-1, :-1])
+        C = observed_covariance((data.X.T * terms.eta_eta[k]) @ data.X)
         out += mass[k] * (law.variance + added(J, C) + (law.mean - centre) ** 2)
     return out

@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 LARGE = 16.0
 # Coefficients of a^-1, a^-3, ... in Stirling's series of log Γ (Abramowitz & Stegun 6.1.41).
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
+# Bernoulli numbers B2, B4, ...
+BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 # Below this the quotients of `log_ratio` come from their series, whose TERMS leave less than rounding.
 SMALL, TERMS = 0.25, 28
 
@@ -67,15 +69,27 @@ def _stirling_value(y: Array, t: Array) -> Array:
 
 
 def _gamma(y: Array, t: Array) -> tuple[Array, ...]:
-    from scipy.special import digamma, gammaln, zeta
+    from scipy.special import digamma, gammaln
 
     a = 1.0 / t
     ratio = digamma(a + y) - digamma(a)
-    squares = zeta(2.0, a) - zeta(2.0, a + y)  # of trigamma functions
+    squares = trigamma(a) - trigamma(a + y)
     value = gammaln(a + y) - gammaln(a) + y * np.log(t)
     first = a * (y - a * ratio)
     second = -(a**2) * (y - 2 * a * ratio + a**2 * squares)
     return value, first, second, -(a**2) * (ratio - a * squares)
+
+
+def trigamma(x: Array) -> Array:
+    """ψ'(x) at x > 0: ten steps of its recurrence, then its asymptotic series (Abramowitz & Stegun 6.4.12)."""
+    below = np.zeros_like(x)
+    for k in range(10):
+        below += 1 / (x + k) ** 2
+    z = 1 / (x + 10)
+    series = np.zeros_like(x)
+    for b in BERNOULLI[::-1]:
+        series = (series + b) * z**2
+    return np.asarray(below + z * (1 + z / 2 + series))
 
 
 def _stirling(y: Array, t: Array) -> tuple[Array, ...]:
