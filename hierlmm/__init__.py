@@ -49,13 +49,13 @@ from hierlmm.frequentist.moments.two_stage import two_stage
 from hierlmm.frequentist.moments.two_stage_results import TwoStage
 from hierlmm.likelihood.compound.unitlaw import UnitPosterior
 from hierlmm.publication.aggregation import Aggregates, aggregate
-from hierlmm.publication.benchmarked import Benchmarked
-from hierlmm.publication.benchmarking import benchmark
+from hierlmm.publication.benchmark.benchmarking import benchmark
+from hierlmm.publication.benchmark.results import Benchmarked
+from hierlmm.publication.benchmark.totals import EstimatedTotals
 from hierlmm.publication.exceeding import Exceedance, exceedance
 from hierlmm.publication.publishing import Publication, publish
 from hierlmm.publication.ranking import Ranks, ranks
 from hierlmm.publication.rules import PublicationRules
-from hierlmm.publication.totals import EstimatedTotals
 from hierlmm.publication.triplegoal import TripleGoal, triple_goal
 from hierlmm.report.tables_lmm import FitTable, tabulate
 from hierlmm.saving import read

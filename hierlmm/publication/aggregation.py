@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import DesignError, FitError, listed
 from hierlmm.frequentist.area.tables import ratio
-from hierlmm.publication.covariance import Whole
-from hierlmm.publication.estimates import AreaEstimates
+from hierlmm.publication.estimates.covariance import Whole
+from hierlmm.publication.estimates.form import AreaEstimates
+from hierlmm.publication.estimates.marginals import monte_carlo_error, normal
+from hierlmm.publication.estimates.reading import estimates_of
 from hierlmm.publication.keyed import Keys, group_name, groups, numbers, require_nonnegative
-from hierlmm.publication.marginals import monte_carlo_error, normal
-from hierlmm.publication.reading import estimates_of
 from hierlmm.publication.text import lines_of, table
 
 Vector = NDArray[np.float64]

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import FitError, listed
 from hierlmm.frequentist.bootstrap.arguments import finite
-from hierlmm.publication.estimates import AreaEstimates
+from hierlmm.publication.estimates.form import AreaEstimates
+from hierlmm.publication.estimates.marginals import monte_carlo_error
+from hierlmm.publication.estimates.reading import estimates_of
 from hierlmm.publication.keyed import numbers
-from hierlmm.publication.marginals import monte_carlo_error
 from hierlmm.publication.ranking import basis_notes
-from hierlmm.publication.reading import estimates_of
 from hierlmm.publication.text import lines_of, table
 
 Vector = NDArray[np.float64]

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
 from hierlmm.frequentist.area.tables import quantile, ratio
-from hierlmm.publication.estimates import AreaEstimates
+from hierlmm.publication.estimates.form import AreaEstimates
+from hierlmm.publication.estimates.reading import estimates_of
 from hierlmm.publication.keyed import numbers
-from hierlmm.publication.reading import estimates_of
 from hierlmm.publication.rules import CAUTION, PUBLISH, STATUSES, SUPPRESS, PublicationRules, Rules, judge
 from hierlmm.publication.text import lines_of, table
 

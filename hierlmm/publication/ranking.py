@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
 from hierlmm.frequentist.bootstrap.arguments import check_count, generator_of
-from hierlmm.publication.estimates import AreaEstimates
-from hierlmm.publication.marginals import monte_carlo_error, tails
-from hierlmm.publication.reading import estimates_of
+from hierlmm.publication.estimates.form import AreaEstimates
+from hierlmm.publication.estimates.marginals import monte_carlo_error, tails
+from hierlmm.publication.estimates.reading import estimates_of
 from hierlmm.publication.text import lines_of, table
 
 Vector = NDArray[np.float64]

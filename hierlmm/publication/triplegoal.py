@@ -16,9 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.frequentist.bootstrap.arguments import check_count
-from hierlmm.publication.estimates import AreaEstimates
+from hierlmm.publication.estimates.form import AreaEstimates
+from hierlmm.publication.estimates.reading import estimates_of
 from hierlmm.publication.ranking import First, basis_notes, check_first, joint_draws, ranked
-from hierlmm.publication.reading import estimates_of
 from hierlmm.publication.text import lines_of, table
 
 Vector = NDArray[np.float64]

@@ -12,7 +12,7 @@ from publication_cases import blup_given, by_area, fitted, posterior, shares, ta
 from scipy.stats import norm
 
 import hierlmm as hl
-from hierlmm.publication.bent import back, forward
+from hierlmm.publication.estimates.transformed import back, forward
 
 LOG = hl.fay_herriot(
     "income ~ x", sampling_variance="D", area="area", transformation=hl.Log(), unsampled="synthetic"

@@ -28,15 +28,23 @@ from numpy.typing import NDArray
 from hierlmm.errors import FitError
 from hierlmm.frequentist.area.tables import quantile, ratio
 from hierlmm.frequentist.bootstrap.arguments import finite, generator_of
-from hierlmm.publication.adjustment import Adding, Adjustment, Scaling, refuse_stuck, spreading
-from hierlmm.publication.benchmarked import Benchmarked, ErrorMethod, Method
-from hierlmm.publication.checking import benchmark_notes, check_units, total_checks
-from hierlmm.publication.covariance import ROUNDING, Adjusted, ErrorCovariance, Factored, Rescaled, rescaled, root
-from hierlmm.publication.estimates import AreaEstimates
+from hierlmm.publication.benchmark.adjustment import Adding, Adjustment, Scaling, refuse_stuck, spreading
+from hierlmm.publication.benchmark.checking import benchmark_notes, check_units, total_checks
+from hierlmm.publication.benchmark.results import Benchmarked, ErrorMethod, Method
+from hierlmm.publication.benchmark.totals import Constraints, Of, Unlisted, constraints_of
+from hierlmm.publication.estimates.covariance import (
+    ROUNDING,
+    Adjusted,
+    ErrorCovariance,
+    Factored,
+    Rescaled,
+    rescaled,
+    root,
+)
+from hierlmm.publication.estimates.form import AreaEstimates
+from hierlmm.publication.estimates.marginals import Marginals, normal
+from hierlmm.publication.estimates.reading import estimates_of
 from hierlmm.publication.keyed import numbers, refuse
-from hierlmm.publication.marginals import Marginals, normal
-from hierlmm.publication.reading import estimates_of
-from hierlmm.publication.totals import Constraints, Of, Unlisted, constraints_of
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -112,7 +120,7 @@ def benchmark(
     )
     simulated: tuple[str, ...] = ()
     if mse == "bootstrap":
-        from hierlmm.publication.resampling import bootstrap_mse
+        from hierlmm.publication.benchmark.bootstrap import bootstrap_mse
 
         squared, simulated = bootstrap_mse(result, by, replicates, seed)
         moved = replace(moved, errors=rescaled(moved.errors, squared))

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import DesignError, FitError, listed
-from hierlmm.publication.estimates import AreaEstimates
+from hierlmm.publication.estimates.form import AreaEstimates
 from hierlmm.publication.keyed import Keys, check_labels, group_name, groups, numbers, refuse
 
 Vector = NDArray[np.float64]

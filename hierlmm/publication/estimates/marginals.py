@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes import mixture
 from hierlmm.frequentist.area.tables import quantile
-from hierlmm.publication.bent import back, forward
+from hierlmm.publication.estimates.transformed import back, forward
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.likelihood.area.scales import SCALES
-from hierlmm.publication.covariance import ErrorCovariance
+from hierlmm.publication.estimates.covariance import ErrorCovariance
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

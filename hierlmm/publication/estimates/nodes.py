@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.areaterms import conditional
 from hierlmm.likelihood.area.working import factor, normal_prior, working
-from hierlmm.publication.covariance import Factored, root
-from hierlmm.publication.marginals import Marginals
+from hierlmm.publication.estimates.covariance import Factored, root
+from hierlmm.publication.estimates.marginals import Marginals
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

@@ -9,9 +9,9 @@ import pandas as pd
 
 from hierlmm.bayes.results import Draws
 from hierlmm.errors import FitError
-from hierlmm.publication.estimates import AreaEstimates
+from hierlmm.publication.benchmark.totals import Constraints, Of
+from hierlmm.publication.estimates.form import AreaEstimates
 from hierlmm.publication.text import lines_of, table
-from hierlmm.publication.totals import Constraints, Of
 
 if TYPE_CHECKING:
     import xarray as xr

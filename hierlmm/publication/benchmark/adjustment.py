@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError, listed
-from hierlmm.publication.totals import Constraints
+from hierlmm.publication.benchmark.totals import Constraints
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

@@ -15,9 +15,9 @@ from hierlmm.errors import FitError
 from hierlmm.frequentist.area.results import AreaFit
 from hierlmm.frequentist.bootstrap.arguments import check_count, generator_of, whole
 from hierlmm.likelihood.area.many import estimate_many, predict_many
-from hierlmm.publication.adjustment import Adjustment
-from hierlmm.publication.covariance import root
-from hierlmm.publication.reading import fit_behind, is_plain
+from hierlmm.publication.benchmark.adjustment import Adjustment
+from hierlmm.publication.estimates.covariance import root
+from hierlmm.publication.estimates.reading import fit_behind, is_plain
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

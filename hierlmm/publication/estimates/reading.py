@@ -14,14 +14,21 @@ from hierlmm.errors import FitError
 from hierlmm.frequentist.area.records_results import RecordsFit
 from hierlmm.frequentist.area.results import AreaFit, AreaOutcome
 from hierlmm.frequentist.compound.results import CompoundFit
-from hierlmm.likelihood.area.errors_matrix import ErrorMatrix
-from hierlmm.likelihood.area.moments import blup
-from hierlmm.publication.bent import Bent, slope
-from hierlmm.publication.covariance import ErrorCovariance, Factored, OfFit, Rescaled, Whole, of_draws, rescaled
-from hierlmm.publication.estimates import AreaEstimates
+from hierlmm.publication.estimates.covariance import (
+    ErrorCovariance,
+    Factored,
+    OfFit,
+    Rescaled,
+    Whole,
+    of_draws,
+    rescaled,
+)
+from hierlmm.publication.estimates.form import AreaEstimates
+from hierlmm.publication.estimates.gap import gap_of, independent
+from hierlmm.publication.estimates.marginals import Marginals, normal
+from hierlmm.publication.estimates.nodes import Nodes, nodes_of
+from hierlmm.publication.estimates.transformed import Bent, slope
 from hierlmm.publication.keyed import Keys
-from hierlmm.publication.marginals import Marginals, normal
-from hierlmm.publication.nodes import Nodes, nodes_of
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -66,7 +73,7 @@ def fit_behind(result: object) -> object:
 
 def is_plain(design: AreaDesign) -> bool:
     """Whether areas and sampling errors are independent and the model is on the scale of the data."""
-    return _is_mixture(design) and design.spec.transformation is None
+    return independent(design) and design.spec.transformation is None
 
 
 def _keys(design: AreaDesign) -> Keys:
@@ -76,7 +83,7 @@ def _keys(design: AreaDesign) -> Keys:
 def _of_fit(fit: AreaFit) -> AreaEstimates:
     design, given = fit.design, fit.spec.transformation
     errors: ErrorCovariance = OfFit(fit.error_matrix())
-    gap = _gap(design, fit.A_hat, getattr(fit, "rho_hat", np.nan))
+    gap = gap_of(design, fit.A_hat, getattr(fit, "rho_hat", np.nan))
     estimate, mse, bent = fit.eblup, fit.mse, None
     marginals = normal(estimate, mse)
     if given is not None:
@@ -103,44 +110,13 @@ def _of_fit(fit: AreaFit) -> AreaEstimates:
     )
 
 
-def _gap(design: AreaDesign, A: float, rho: float) -> ErrorCovariance:
-    """Covariance matrix of y − θ̂ at A, on the scale of the model, zero outside the fit.
-
-    y − θ̂ = S V⁻¹ (y − Xβ̂), so that it is S P S, P = V⁻¹ − V⁻¹X(X'V⁻¹X)⁻¹X'V⁻¹: with S = D, B D − B X C X' B.
-    """
-    if not _is_mixture(design):
-        return Whole(_dense_gap(design, A, rho))
-    into = design.sampled
-    D: Vector = np.where(into, design.D, 0.0)
-    half = blup(A, design.y[into] - design.offset[into], design.X[into], D[into], design.X).half
-    pull = np.where(into, D / np.where(into, A + D, 1.0), 0.0)
-    return OfFit(ErrorMatrix(pull * D, pull[:, None] * half, -np.eye(half.shape[1])))
-
-
-def _dense_gap(design: AreaDesign, A: float, rho: float) -> Matrix:
-    """The same where effects or sampling errors are correlated, by matrices of the areas in the fit."""
-    into = design.sampled
-    M, X = len(design.areas), design.X[into]
-    effects = np.eye(M)
-    if design.proximity is not None and np.isfinite(rho):
-        turn = np.eye(M) - rho * design.proximity
-        effects = np.asarray(np.linalg.solve(turn.T @ turn, np.eye(M)), dtype=np.float64)
-    S = np.diag(design.D[into]) if design.covariance is None else design.covariance[np.ix_(into, into)]
-    V = A * effects[np.ix_(into, into)] + S
-    VX, VS = np.linalg.solve(V, X), np.linalg.solve(V, S)
-    C = np.linalg.solve(X.T @ VX, VX.T @ S)
-    out = np.zeros((M, M))
-    out[np.ix_(into, into)] = S @ (VS - VX @ C)
-    return out
-
-
 def _of_posterior(posterior: AreaPosterior) -> AreaEstimates:
     design, given = posterior.design, posterior.spec.transformation
     draws = posterior.sample.variables["theta" if given is None else "mean"][1]
     drawn = draws if draws.shape[0] * draws.shape[1] > 0 else None
-    exact = nodes_of(posterior) if posterior.engine == "integrate" and _is_mixture(design) else None
+    exact = nodes_of(posterior) if posterior.engine == "integrate" and independent(design) else None
     summary = posterior.terms.theta if posterior.mean is None else posterior.mean
-    gap = _gap(design, *(_median(nodes, posterior.weight) for nodes in _variance_nodes(posterior)))
+    gap = gap_of(design, *(_median(nodes, posterior.weight) for nodes in _variance_nodes(posterior)))
     if given is not None:
         gap = Rescaled(gap, slope(given.name, posterior.terms.theta.estimate))
     return AreaEstimates(
@@ -171,11 +147,6 @@ def _median(nodes: Vector, weight: Vector) -> float:
     """Of weighted values; of A it exists where the mean does not."""
     order = np.argsort(nodes)
     return float(nodes[order][np.searchsorted(np.cumsum(weight[order]), 0.5 * weight.sum())])
-
-
-def _is_mixture(design: AreaDesign) -> bool:
-    """Whether areas given A are tied together by β alone."""
-    return design.proximity is None and design.covariance is None
 
 
 def _marginals(posterior: AreaPosterior, exact: Nodes | None) -> Marginals | None:

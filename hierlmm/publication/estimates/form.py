@@ -15,11 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError, listed
-from hierlmm.publication.bent import Bent
-from hierlmm.publication.covariance import ErrorCovariance
+from hierlmm.publication.estimates.covariance import ErrorCovariance
+from hierlmm.publication.estimates.marginals import Marginals, tails
+from hierlmm.publication.estimates.nodes import Nodes
+from hierlmm.publication.estimates.transformed import Bent
 from hierlmm.publication.keyed import Keys
-from hierlmm.publication.marginals import Marginals, tails
-from hierlmm.publication.nodes import Nodes
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

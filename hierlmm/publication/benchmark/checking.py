@@ -7,10 +7,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import DesignError, listed
-from hierlmm.publication.benchmarked import Method
-from hierlmm.publication.covariance import ROUNDING
-from hierlmm.publication.estimates import AreaEstimates
-from hierlmm.publication.totals import Constraints
+from hierlmm.publication.benchmark.results import Method
+from hierlmm.publication.benchmark.totals import Constraints
+from hierlmm.publication.estimates.covariance import ROUNDING
+from hierlmm.publication.estimates.form import AreaEstimates
 
 Vector = NDArray[np.float64]
 
