@@ -18,7 +18,7 @@ from hierlmm.bayes.compile_backend import backend
 from hierlmm.bayes.compile_mode import SMALLEST_START, Centring, choose
 from hierlmm.bayes.compile_priors import fixed_effects, standard_deviation
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.spatial import problem_of
+from hierlmm.bayes.spatial_surface import problem_of
 from hierlmm.design.types import AreaDesign
 from hierlmm.likelihood.area.spatial import eigenvalues, node
 from hierlmm.likelihood.area.spatial_derivatives import curvature, derivatives

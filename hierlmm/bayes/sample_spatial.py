@@ -17,9 +17,10 @@ from hierlmm.bayes.results import Draws
 from hierlmm.bayes.sample import Chains, NutsOptions, run, spoken
 from hierlmm.bayes.sample_area import means_of_draws
 from hierlmm.bayes.sample_summaries import covariance, summarise
-from hierlmm.bayes.spatial import Nodes, Surface, nodes_of
+from hierlmm.bayes.spatial import Nodes, nodes_of
 from hierlmm.bayes.spatial_posterior import averaged, means_given
 from hierlmm.bayes.spatial_results import SpatialAreaPosterior
+from hierlmm.bayes.spatial_surface import Surface
 from hierlmm.design.types import AreaDesign
 
 Array = NDArray[np.float64]

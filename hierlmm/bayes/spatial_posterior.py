@@ -14,8 +14,9 @@ from hierlmm.bayes.areascale import areas_on_data_scale, with_means, without_mea
 from hierlmm.bayes.areaterms import AreaTerms
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.results import TAILS, Draws, Estimates
-from hierlmm.bayes.spatial import Areas, Given, Nodes, SpatialIntegral, Surface, integrate, lattice_nodes
+from hierlmm.bayes.spatial import Areas, Nodes, SpatialIntegral, integrate, lattice_nodes
 from hierlmm.bayes.spatial_results import SpatialAreaPosterior
+from hierlmm.bayes.spatial_surface import Given, Surface
 from hierlmm.design.types import AreaDesign
 from hierlmm.likelihood.area.moments import moments
 from hierlmm.likelihood.area.spatial import Node

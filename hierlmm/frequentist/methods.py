@@ -54,8 +54,8 @@ def fit(
             "minque_iterated". Of the Fay-Herriot model: "reml", "ml", moments "fh" (Fay and Herriot) or "pr" (Prasad
             and Rao), or what is positive whatever the data: "amrl_ll", "ampl_ll" (Li and Lahiri), "amrl_yl", "ampl_yl"
             (Yoshimori and Lahiri; rl times the restricted, pl times the profile likelihood) and "mix" (Rubin-Bleuer
-            and You); with spatial area effects "reml" and "ml". Of a compound model with normal sampling: these, "james_stein", "positive_part",
-            "limited_translation" and "morris"; with counts "ml" and "moments"
+            and You); with spatial area effects "reml" and "ml". Of a compound model with normal sampling: these,
+            "james_stein", "positive_part", "limited_translation" and "morris"; with counts "ml" and "moments"
 
     matrices  the matrices that an area-level spec names, by name, as in {"W": table}: square tables with the labels of
               the areas on rows and columns, in any order; a sampling covariance matrix may be a sequence of blocks
