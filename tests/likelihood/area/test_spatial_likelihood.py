@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 from spatial_cases import DATA, REFERENCE, published, published_problem, simulated
 
 from hierlmm.likelihood.area.correlated import independent
+from hierlmm.likelihood.area.criterion import ml_criterion, reml_criterion
 from hierlmm.likelihood.area.estimators import ESTIMATORS
 from hierlmm.likelihood.area.spatial import admissible, node, problem, rough_node
 from hierlmm.likelihood.area.spatial_derivatives import curvature, derivatives, slope
@@ -134,3 +135,24 @@ def test_units_and_order_do_not_matter(factor):
     got = maximise(problem(dense.W[np.ix_(order, order)], y, dense.X[order], independent(D), inside), "reml")
 
     assert_allclose([got.A, got.rho], [base.A * factor**2, base.rho], rtol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_point_of_a_fine_grid_is_higher(seed):
+    """Brute force over (A, ρ), A = 0 and both ends among them, for few areas, where corners and zeros are common."""
+    rng = np.random.default_rng(seed)
+    method, true_A = ("reml", "ml")[seed % 2], [0.0, 0.1, 1.0, 10.0][seed % 4]
+    model = simulated(100 + seed, M=8 + seed, A=true_A, rho=rng.uniform(-0.9, 0.95)).problem()
+
+    got = maximise(model, method)
+
+    A, (low, high) = np.concatenate([[0.0], np.geomspace(1e-6, 1e4, 150)]), model.ends
+    criterion = reml_criterion if method == "reml" else ml_criterion
+    best = -np.inf
+    for share in np.concatenate([[1e-5], np.linspace(0.005, 0.995, 50), [1 - 1e-5]]):
+        at = node(model, low + (high - low) * share)
+        constant = at.log_det_T + (model.model.log_jacobian if method == "reml" else 0.0)
+        best = max(best, float((-criterion(A, at.y, at.Q, at.d) / 2).max()) + constant)
+    own = got.loglik_reml if method == "reml" else got.loglik_ml
+    assert got.converged
+    assert own > best - 1e-6
