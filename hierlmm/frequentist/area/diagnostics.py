@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hierlmm.errors import FitError, listed
 from hierlmm.frequentist.area.goodness import goodness_of_fit
 from hierlmm.frequentist.area.influence import area_influence
+from hierlmm.frequentist.area.leave_one_out import smallest
 from hierlmm.frequentist.diagnostics.check import Check
 from hierlmm.frequentist.diagnostics.checks_rows import BEYOND, KURTIC, OUTLYING, SKEWED, TREND, VERY_SKEWED
 from hierlmm.frequentist.diagnostics.findings import Finding, Verdict, graded
@@ -94,11 +95,11 @@ def _number(fit: AreaFit) -> Finding:
 
 
 def _influence(fit: AreaFit) -> Finding:
-    m, p = int(fit.design.sampled.sum()), fit.beta.size
+    m = int(fit.design.sampled.sum())
     topic = "influential areas"
     independent = fit.design.proximity is None and fit.design.covariance is None
     most = FEW_AREAS if independent else FEW_CORRELATED
-    if m > most or m < p + 2:
+    if m > most or m < smallest(fit):
         value = f"{m} areas: it takes a while, ask for fit.influence()" if m > most else f"{m} areas are too few"
         return Finding(topic=topic, value=value, verdict=Verdict.NOT_CHECKED)
     found = area_influence(fit)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design.matrices import aligned, read_matrix
 from hierlmm.errors import FitError
+from hierlmm.frequentist.area.mse import half_of
 from hierlmm.frequentist.inference.fixed_distributions import chi2_tail
 from hierlmm.frequentist.inference.quadraticforms import upper_tail
 
@@ -107,7 +108,7 @@ def goodness_of_fit(fit: AreaFit) -> GoodnessOfFit:
     require_independent(fit, "The comparison of direct and model estimates")
     into = fit.design.sampled
     y, D, theta, mse = fit.design.y[into], fit.design.D[into], fit.eblup[into], fit.mse[into]
-    m, V, half = len(y), fit.A_hat + D, _half(fit)
+    m, V, half = len(y), fit.A_hat + D, half_of(fit)[into]
     residual_variance = V - np.square(half).sum(axis=1)
     B = D / V
     slope, intercept, se, expected = _slope(fit, y, theta, D, V, half)
@@ -117,12 +118,6 @@ def goodness_of_fit(fit: AreaFit) -> GoodnessOfFit:
         m=m, intercept=intercept, slope=slope, se=se, expected=expected, W=W, p_published=chi2_tail(W, m),
         expected_W=float(c @ residual_variance), p=_tail(W, c, V, half),
     )  # fmt: skip
-
-
-def _half(fit: AreaFit) -> Matrix:
-    """(m, p) with half_i'half_j = x_i'(X'V⁻¹X)⁻¹x_j for the areas in the fit."""
-    X = fit.design.X[fit.design.sampled]
-    return np.asarray(X @ np.linalg.cholesky(fit.vcov_beta))
 
 
 def _slope(

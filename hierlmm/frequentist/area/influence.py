@@ -28,6 +28,7 @@ class AreaInfluence:
 
     by       name of the areas; units (K,) their labels; all labels of the design are `areas`
     terms    p names of the coefficients; beta (p,) and covariance (p, p) with all areas
+    cook     (K,) change' Var(β̂)⁻¹ change / p
     A_hat    area variance with all areas, se_A its asymptotic standard error
     found    what was found without each
     """
@@ -38,6 +39,7 @@ class AreaInfluence:
     terms: tuple[str, ...]
     beta: Array
     covariance: Array
+    cook: Array
     A_hat: float
     se_A: float
     found: Deleted
@@ -56,13 +58,6 @@ class AreaInfluence:
     def moved(self) -> Array:
         """(K,) largest absolute change of a coefficient in standard errors."""
         return np.asarray(np.abs(self.in_se).max(axis=1, initial=0.0))
-
-    @property
-    def cook(self) -> Array:
-        """(K,) change' Var(β̂)⁻¹ change / p."""
-        L = np.linalg.cholesky(self.covariance)
-        half = np.linalg.solve(L, self.change.T)
-        return np.asarray(np.square(half).sum(axis=0) / max(len(self.terms), 1))
 
     @property
     def threshold(self) -> float:
@@ -155,6 +150,21 @@ def area_influence(fit: AreaFit, areas: Sequence[object] | None = None) -> AreaI
     found = deleted(fit, areas)
     return AreaInfluence(
         by=fit.spec.random[0].factor, units=fit.design.areas[found.where], areas=fit.design.areas,
-        terms=fit.design.fixed, beta=fit.beta, covariance=fit.vcov_beta, A_hat=fit.A_hat,
+        terms=fit.design.fixed, beta=fit.beta, covariance=fit.vcov_beta, cook=_cook(fit, fit.beta - found.beta),
+        A_hat=fit.A_hat,
         se_A=float(np.sqrt(fit.var_A)), found=found,
     )  # fmt: skip
+
+
+def _cook(fit: AreaFit, change: Array) -> Array:
+    """(K,) change' Var(β̂)⁻¹ change / p, from how the regression estimates move where areas are independent.
+
+    That keeps the digits which Var(β̂) does not have where a covariate is far from 0.
+    """
+    design, p = fit.design, max(fit.beta.size, 1)
+    if design.proximity is None and design.covariance is None:
+        into = design.sampled
+        return np.asarray((np.square(change @ design.X[into].T) / (fit.A_hat + design.D[into])).sum(axis=1) / p)
+    se = np.sqrt(np.diagonal(fit.vcov_beta))
+    inverse = np.linalg.pinv(fit.vcov_beta / np.outer(se, se), hermitian=True)
+    return np.asarray(((change / se) @ inverse * (change / se)).sum(axis=1) / p)

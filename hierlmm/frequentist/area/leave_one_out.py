@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design.types import AreaDesign
 from hierlmm.errors import FitError, listed
+from hierlmm.likelihood.area.estimators import areas_needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ def deleted(
 
     advance  is told of each area that is done
 
-    Raises FitError where fewer than p + 2 areas are in the fit, or for an area that is not.
+    Raises FitError where too few areas are in the fit, for an area that is not, and for none at all.
     """
     where = positions(fit, areas)
     _check_size(fit)
@@ -110,6 +111,8 @@ def positions(fit: AreaFit, areas: Sequence[object] | None) -> Positions:
     design = fit.design
     if areas is None:
         return np.flatnonzero(design.sampled)
+    if isinstance(areas, str) or not len(areas):
+        raise FitError(f"Areas to leave out are a list of one or more; found {areas!r}. Leave it out for all of them.")
     where = design.areas.get_indexer(pd.Index(list(areas)))
     unknown = [area for area, i in zip(areas, where, strict=True) if i < 0 or not design.sampled[i]]
     if unknown:
@@ -121,8 +124,14 @@ def positions(fit: AreaFit, areas: Sequence[object] | None) -> Positions:
 
 def _check_size(fit: AreaFit) -> None:
     m, p = int(fit.design.sampled.sum()), fit.beta.size
-    if m < p + 2:
+    if (needed := smallest(fit)) > m:
         raise FitError(
-            f"Leaving out an area must leave more areas than coefficients; there are {m} areas in the fit and {p} "
-            "coefficients. Remove covariates or add areas."
+            "Leaving out an area must leave more areas than coefficients, and enough for the estimate of A; with "
+            f"{p} coefficients and method={fit.method!r} that takes {needed} areas, and there are {m} in the fit. "
+            "Remove covariates or add areas."
         )
+
+
+def smallest(fit: AreaFit) -> int:
+    """The fewest areas in a fit by its method of which one can be left out."""
+    return areas_needed(fit.method, fit.beta.size) + 1

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.frequentist.area.mse import Information, expansion_fails, printed, variance_and_bias
+from hierlmm.frequentist.area.mse import Information, expansion_fails, half_of, printed, variance_and_bias
 from hierlmm.frequentist.area.mse_results import AreaMSE, negative_note
 from hierlmm.likelihood.area.errors import ErrorTerms, error_terms, positive
 from hierlmm.likelihood.area.errors_kurtosis import fourth_cumulant, kurtosis_terms
-from hierlmm.likelihood.area.moments import blup
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.area.results import AreaFit
@@ -105,11 +104,9 @@ def non_normal(fit: AreaFit, information: Information) -> AreaMSE:
 
 def _terms(fit: AreaFit, information: Information) -> tuple[ErrorTerms, float]:
     """The terms with the variance of Â of that information, and the bias of Â."""
-    design = fit.design
+    design, half = fit.design, half_of(fit)
     into = design.sampled
-    y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
-    half = blup(fit.A_hat, y, X, D, design.X).half
-    of_A = variance_and_bias(fit.method, fit.certificate, D, half[into], information)
+    of_A = variance_and_bias(fit.method, fit.certificate, design.D[into], half[into], information)
     reach = np.where(design.role == "unsampled", np.inf, design.D)
     return error_terms(fit.A_hat, of_A, reach, half), of_A.bias
 

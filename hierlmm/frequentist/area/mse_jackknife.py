@@ -17,20 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError, listed
+from hierlmm.frequentist.area.leave_one_out import determined, smallest
 from hierlmm.frequentist.area.mse import at_boundary
 from hierlmm.frequentist.area.mse_results import AreaMSE, negative_note
 from hierlmm.frequentist.bootstrap.progress import Progress, check_progress, shown
 from hierlmm.likelihood.area.errors import positive
-from hierlmm.likelihood.area.estimators import ESTIMATORS, areas_needed
+from hierlmm.likelihood.area.estimators import ESTIMATORS
 from hierlmm.likelihood.area.moments import blup
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.area.results import AreaFit
 
 Vector = NDArray[np.float64]
-
-# Share of V below which the variance of a residual is rounding error: the area determines a coefficient alone.
-UNDETERMINED = 1e-10
 
 
 def jackknife_mse(fit: AreaFit, progress: Progress) -> AreaMSE:
@@ -95,13 +93,13 @@ def _without(fit: AreaFit, kept: NDArray[np.intp]) -> tuple[Vector, Vector] | No
 def _check(fit: AreaFit) -> None:
     design = fit.design
     into = design.sampled
-    m, p = int(into.sum()), fit.beta.size
-    if (needed := max(areas_needed(fit.method, p), p + 1) + 1) > m:
+    m = int(into.sum())
+    if (needed := smallest(fit)) > m:
         raise FitError(
-            f"The jackknife estimates A from all areas but one; with {p} coefficients and this method {needed} areas "
-            f'are needed, and there are {m}. Use kind="default".'
+            f"The jackknife estimates A from all areas but one; with {fit.beta.size} coefficients and this method "
+            f'{needed} areas are needed, and there are {m}. Use kind="default".'
         )
-    alone = into & (fit.residual_variance <= UNDETERMINED * (fit.A_hat + np.where(into, design.D, 0.0)))
+    alone = into & ~determined(fit)
     if alone.any():
         raise FitError(
             "The jackknife leaves out one area at a time, and the others must determine the coefficients; they do not "

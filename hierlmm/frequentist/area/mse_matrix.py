@@ -9,11 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
-from hierlmm.frequentist.area.mse import expansion_fails, places
+from hierlmm.frequentist.area.mse import expansion_fails, half_of, places
 from hierlmm.likelihood.area.errors import Asymptotics
 from hierlmm.likelihood.area.errors_integrated import integrated_factor
 from hierlmm.likelihood.area.errors_matrix import ErrorMatrix, error_matrix
-from hierlmm.likelihood.area.moments import blup
 
 if TYPE_CHECKING:
     from hierlmm.frequentist.area.results import AreaFit
@@ -48,20 +47,19 @@ def written_out(fit: AreaFit, errors: WrittenOut) -> pd.DataFrame:
 def errors_of(fit: AreaFit) -> ErrorMatrix:
     """E[(θ̂ − θ)(θ̂ − θ)'] of the M areas, in factors; its diagonal is the `mse` of the fit.
 
-    Where the fit's mse is of second order, so is the matrix: `likelihood.area.errors_matrix`. Where that is
-    averaged, it is, over the posterior of A under one prior, flat on A, and rows and columns are
-    scaled to the mse, which has a prior by area. Areas without a direct estimate share β with the others; where the
-    direct estimate stands, the row is 0.
+    Where the fit's mse is of second order, so is the matrix: `likelihood.area.errors_matrix`. Where the mse is
+    averaged, the matrix is too, over the posterior of A under one prior, flat on A, and rows and columns are scaled to
+    the mse, which has a prior by area. Areas without a direct estimate share β with the others; where the direct
+    estimate stands, the row is 0.
     """
     design = fit.design
     into = design.sampled
-    y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
     if expansion_fails(fit.certificate, fit.mse_unbiased):
+        y, X, D = design.y[into] - design.offset[into], design.X[into], design.D[into]
         own, factor = integrated_factor(fit.A_hat, y, X, D, design.X, places(design))
         known = design.role == "direct"
         found = ErrorMatrix(np.where(known, 0.0, own), np.where(known[:, None], 0.0, factor), np.eye(factor.shape[1]))
     else:
-        half = blup(fit.A_hat, y, X, D, design.X).half
         reach = np.where(design.role == "unsampled", np.inf, design.D)
-        found = error_matrix(fit.A_hat, Asymptotics(fit.var_A, fit.bias_A), reach, half, into)
+        found = error_matrix(fit.A_hat, Asymptotics(fit.var_A, fit.bias_A), reach, half_of(fit), into)
     return found.with_diagonal(fit.mse)

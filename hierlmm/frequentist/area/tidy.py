@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.frequentist.area.mse import row_errors
+from hierlmm.frequentist.area.mse import half_of, row_errors
 from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.lmm_tidy import LEVEL, chosen, together
 from hierlmm.frequentist.lmm_tidy_glance import COLUMNS
@@ -80,14 +80,13 @@ def effect_errors(fit: AreaFit) -> NDArray[np.float64]:
     """The error of v̂ is that of x'β̂ + v̂ at x = 0: g2 is γ² x'Cov(β)x there, the rest as for the area's mean."""
     into = fit.design.sampled
     X, gamma = fit.design.X[into], fit.gamma[into]
-    half = gamma[:, None] * (X @ np.linalg.cholesky(fit.vcov_beta))
-    return row_errors(fit, np.zeros_like(X), np.flatnonzero(into), half)
+    return row_errors(fit, np.zeros_like(X), np.flatnonzero(into), gamma[:, None] * half_of(fit)[into])
 
 
 def leverage(fit: AreaFit) -> NDArray[np.float64]:
     """γ + (1 - γ) x'Cov(β)x / V; nan outside the fit."""
     design = fit.design
-    own = np.einsum("ij,jk,ik->i", design.X, fit.vcov_beta, design.X) / (fit.A_hat + design.D)
+    own = np.square(half_of(fit)).sum(axis=1) / (fit.A_hat + design.D)
     return np.where(design.sampled, fit.gamma + (1 - fit.gamma) * own, np.nan)
 
 

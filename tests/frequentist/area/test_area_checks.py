@@ -150,8 +150,32 @@ def test_areas_to_leave_out_are_areas_in_the_fit():
 
     with pytest.raises(FitError, match="found nowhere, a3"):
         hl.fit(spec, data).influence(["nowhere", "a3", "a5"])
+    for none in ([], "a5"):
+        with pytest.raises(FitError, match="a list of one or more"):
+            hl.fit(SPEC, table()).influence(none)
     with pytest.raises(FitError, match="must leave more areas than coefficients"):
         hl.fit(SPEC, table(m=3)).influence()
+
+
+def test_a_fit_of_the_fewest_areas_is_checked_without_leaving_one_out():
+    """Li and Lahiri's restricted estimate with p + 3 areas: there is none with p + 2."""
+    fit = hl.fit(SPEC, table(m=5), "amrl_ll")
+
+    assert verdicts(fit)["influential areas"] is Verdict.NOT_CHECKED
+    with pytest.raises(FitError, match="method='amrl_ll' that takes 6 areas, and there are 5"):
+        fit.influence()
+    assert verdicts(hl.fit(SPEC, table(m=6), "amrl_ll"))["influential areas"] is not Verdict.NOT_CHECKED
+
+
+def test_a_covariate_far_from_zero_changes_no_check():
+    """x + 1e8, whose columns are the same space: Cook's distances, leverages, slopes and errors of the effects."""
+    near, far = (hl.fit(SPEC, table().assign(x=lambda t, by=by: t["x"] + by)) for by in (0.0, 1e8))
+
+    assert_allclose(far.influence().cook, near.influence().cook, rtol=1e-5, atol=1e-9)
+    assert_allclose(far.leverage(), near.leverage(), rtol=1e-6)
+    assert_allclose(far.effect_errors(), near.effect_errors(), rtol=1e-6)
+    assert_allclose(far.goodness_of_fit().expected, near.goodness_of_fit().expected, rtol=1e-6)
+    assert verdicts(far) == verdicts(near)
 
 
 @pytest.mark.parametrize(
