@@ -76,14 +76,16 @@ def _found(
             f"kind={kind!r} is of a model with independent area effects and sampling errors; this fit has a matrix for "
             'one of them. Use kind="default", the errors that it holds.'
         )
+    if inner != 1 and kind != "double_bootstrap":
+        raise FitError(f'`inner` goes with kind="double_bootstrap" alone; found {inner!r} and {kind!r}. Leave it out.')
     if kind in MEASURES:
         if seed is None:
             raise FitError(
                 f"kind={kind!r} draws replicates, and each follows from a seed; found none. Give one, as seed=1."
             )
         return bootstrap_mse(fit, kind, REPLICATES if replicates is None else replicates, seed, inner, progress)
-    if replicates is not None:
-        raise FitError(f"kind={kind!r} draws no replicates; found replicates={replicates!r}. Leave it out.")
+    if replicates is not None or seed is not None:
+        raise FitError(f"kind={kind!r} draws no replicates; found replicates or a seed. Leave them out.")
     if kind == "jackknife":
         return jackknife_mse(fit, progress)
     if kind in ("area_specific", "area_specific_double"):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import FitError
 from hierlmm.frequentist.area.notes import above_direct
+from hierlmm.frequentist.bootstrap.arguments import finite
 from hierlmm.likelihood.area.interval import likelihood_interval, likelihood_of
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ Vector = NDArray[np.float64]
 
 def quantile(level: float) -> float:
     """Normal quantile of a two-sided interval; raises FitError unless 0 < level < 1."""
-    if not 0 < level < 1:
-        raise FitError(f"The level of an interval lies between 0 and 1; it is {level}. Write 95 % as level=0.95.")
+    if not finite(level) or not 0 < level < 1:
+        raise FitError(f"The level of an interval lies between 0 and 1; it is {level!r}. Write 95 % as level=0.95.")
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
@@ -112,6 +113,7 @@ def variance_frame(fit: AreaFit, level: float, interval: IntervalKind) -> pd.Dat
 
 def profile_interval(fit: AreaFit, level: float) -> tuple[float, float]:
     """Interval of A by the likelihood of the method, around its own maximum: see `likelihood.area.interval`."""
+    quantile(level)
     into = fit.design.sampled
     y = fit.design.y[into] - fit.design.offset[into]
     return likelihood_interval(fit.method, level, y, fit.design.X[into], fit.design.D[into])

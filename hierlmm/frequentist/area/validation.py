@@ -77,6 +77,8 @@ def validate(
     if leave_out not in ("areas", "nothing"):
         raise FitError(f"`leave_out` is 'areas' or 'nothing'; found {leave_out!r}. Use one of these.")
     chosen = list(_candidates(models, method, data, matrices))
+    if not chosen:
+        raise SpecError("A validation needs a model and a method; found none of one or the other. Give both.")
     check_same_areas([one.design for one in chosen], [one.name for one in chosen])
     first = chosen[0].design
     noise = draw(first, repetitions, np.random.default_rng(seed))
@@ -104,7 +106,7 @@ def _candidates(models: Any, method: Any, data: object, matrices: Mapping[str, o
                 "Models with the same formula need names to be told apart; found "
                 f"{listed([spec.formula for spec in models])}. Give a mapping from name to spec."
             )
-    seen: set[str] = set()
+    seen = {DIRECT}
     for name, given in specs.items():
         spec, own = given if isinstance(given, tuple) else (given, None)
         if not isinstance(spec, ModelSpec):

@@ -194,6 +194,17 @@ def test_models_of_other_data_are_not_scored_together():
         hl.validate(SPEC, table(), "rmel", seed=1)
     with pytest.raises(ComparisonError, match="need names"):
         hl.validate([SPEC, SPEC], table(), seed=1)
+    for models, method in (({}, "reml"), (SPEC, [])):
+        with pytest.raises(SpecError, match="found none of one or the other"):
+            hl.validate(models, table(), method, seed=1)
+
+
+def test_a_model_may_have_the_name_of_the_direct_estimates():
+    """It is told apart, and is the best of the models."""
+    found = hl.validate({DIRECT: SPEC}, table(), seed=1, repetitions=2, leave_out="nothing")
+
+    assert found.frame["model"].nunique() == 2
+    assert found.best == found.frame["model"][1]
 
 
 @pytest.mark.parametrize("epsilon", [0, 1, -0.5, "half", np.nan])

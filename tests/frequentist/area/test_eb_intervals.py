@@ -156,6 +156,7 @@ def test_units_and_seeds_of_the_calibrated_interval(monkeypatch):
         ({"kind": "calibrated", "seed": 1, "replicates": 10**8}, "100,000,000 at most"),
         ({"kind": "naive", "seed": 1}, "draws no replicates"),
         ({"kind": "normal", "level": 95}, "between 0 and 1"),
+        ({"kind": "normal", "level": "0.95"}, "between 0 and 1; it is '0.95'"),
     ],
 )
 def test_arguments_that_mean_nothing_are_refused(arguments, words):
@@ -164,6 +165,8 @@ def test_arguments_that_mean_nothing_are_refused(arguments, words):
 
     with pytest.raises(FitError, match=words):
         fit.area_intervals(**arguments)
+    with pytest.raises(FitError, match="between 0 and 1"):
+        fit.likelihood_interval(1.0)
 
 
 def test_too_few_areas_for_a_positive_estimate_are_refused():

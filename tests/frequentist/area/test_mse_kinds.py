@@ -267,6 +267,8 @@ def test_frames_have_normal_intervals_of_a_level():
         ({"kind": "bootstrap", "seed": -1}, "`seed` is a whole number"),
         ({"kind": "bootstrap", "seed": 1, "progress": "loud"}, "`progress` is 'none' or 'bar'"),
         ({"kind": "jackknife", "replicates": 5}, "draws no replicates"),
+        ({"seed": 5}, "draws no replicates"),
+        ({"kind": "sumca", "seed": 1, "inner": 5}, "goes with kind=\"double_bootstrap\" alone"),
         ({"kind": "second_order", "information": "observed"}, "`information` is 'sum' or 'trace'"),
     ],
 )
