@@ -33,7 +33,7 @@ def write_area(
     Raises FileError where the folder of `path` does not exist or the file cannot be written.
     """
     target = Path(path)
-    lines = result_lines(result, target.name) if code is None else code
+    lines = result_lines(result, target.name, size) if code is None else code
     return write_page(target, lambda: render_area(result, size, command, lines))
 
 

@@ -94,18 +94,25 @@ def plot_direct_model(result: AreaResult, *, ax: Axes) -> Axes:
     ax.set_aspect("equal")
     # a proportion of 0 or 1 has an estimated variance of 0, and the model moves it
     pull = np.abs(x - y) / np.where(sd > 0, sd, np.min(sd, where=sd > 0, initial=np.inf))
+    named: list[int] = []
     for k in np.argsort(-pull, kind="stable")[: FARTHEST if len(frame) > 2 * FARTHEST else 0]:
-        label = plain(frame["area"].iloc[k], SHORT)
-        _named(ax, label, x[k], y[k], ends[0] + (0.04 + 0.025 * len(label)) * (ends[1] - ends[0]))
+        label, span = plain(frame["area"].iloc[k], SHORT), ends[1] - ends[0]
+        wide = 0.04 + 0.025 * len(label)
+        beside = any(abs(x[k] - x[n]) < wide * span and abs(y[k] - y[n]) < 0.05 * span for n in named)
+        _named(ax, label, x[k], y[k], ends[0] + wide * span, beside)
+        named.append(int(k))
     ax.set_xlabel("direct estimate")
     ax.set_ylabel(f"{word} of the area mean" if word == "posterior mean" else f"model estimate ({word})")
     _legend(ax, (word, "no change", "direct ± se", "model ± se"), 2)
     return ax
 
 
-def _named(ax: Axes, name: str, x: float, y: float, room: float) -> None:
-    """The name on the outer side of the line of equality; to the left of the point only where x is beyond `room`."""
-    above, left = y > x, y > x > room
+def _named(ax: Axes, name: str, x: float, y: float, room: float, beside: bool) -> None:
+    """The name on the outer side of the line of equality; to the left of the point only where x is beyond `room`.
+
+    Where a name stands `beside` it already, it goes to the other end of the point.
+    """
+    above, left = y > x, (y > x) != beside and x > room
     label = ax.annotate(
         name, (x, y), (-5 if left else 5, 5 if above else -5), textcoords="offset points", color=TEXT,
         fontsize=7.5, ha="right" if left else "left", va="bottom" if above else "top", zorder=5,
@@ -206,7 +213,8 @@ def _weights_at(fit: AreaFit, D: Array, ax: Axes) -> None:
 
 def _sizes(size: pd.Series, areas: pd.Series) -> Array:
     """Sizes in the order of the areas, by label."""
-    found = size.reindex(pd.Index(areas)) if size.index.is_unique else pd.Series(np.nan, index=areas)
+    labelled = isinstance(size, pd.Series) and size.index.is_unique
+    found = size.reindex(pd.Index(areas)) if labelled else pd.Series(np.nan, index=areas)
     values = cast("Array", pd.to_numeric(found, errors="coerce").to_numpy(dtype=np.float64))
     bad = ~(values > 0)
     if bad.any():

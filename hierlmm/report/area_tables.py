@@ -27,7 +27,10 @@ def coefficients(result: AreaResult) -> Table:
     ]
     bayes = isinstance(result, AreaPosterior)
     columns = ("term", "mean" if bayes else "estimate", "sd" if bayes else "se", "lower", "upper")
-    return Table(caption="Coefficients.", groups=(), columns=columns, labels=1, rows=tuple(cells), total=len(frame))
+    return Table(
+        caption="Coefficients, with 95 % intervals.", groups=(), columns=columns, labels=1,
+        rows=tuple(cells), total=len(frame),
+    )  # fmt: skip
 
 
 def variances(result: AreaResult) -> Table:
@@ -43,7 +46,10 @@ def variances(result: AreaResult) -> Table:
     ]
     bayes = isinstance(result, AreaPosterior)
     headings = ("", "mean" if bayes else "estimate", "sd" if bayes else "se", "lower", "upper")
-    return Table(caption="Variance.", groups=(), columns=headings, labels=1, rows=tuple(cells), total=len(frame))
+    return Table(
+        caption="Variance, with a 95 % interval.", groups=(), columns=headings, labels=1,
+        rows=tuple(cells), total=len(frame),
+    )  # fmt: skip
 
 
 def areas(result: AreaResult) -> Table:
@@ -75,7 +81,7 @@ def areas(result: AreaResult) -> Table:
     last = ("status",) if any(words) else ()
     cells += [words] if last else []
     return Table(
-        caption="Area means before and after.",
+        caption="Area means before and after, with 95 % intervals.",
         groups=(("", 1), ("direct estimate", 3), ("posterior" if bayes else "model", 5), ("", 1 + len(last))),
         columns=(
             result.spec.random[0].factor, "estimate", "sd", "cv", "mean" if bayes else "EBLUP", "sd" if bayes else "se",

@@ -10,6 +10,9 @@ from hierlmm.report.area_plots import AreaResult, in_fit
 from hierlmm.report.numbers import fixed, number
 from hierlmm.report.words import METHODS, area_evidence, area_model, posterior_facts_of
 
+# What the terms of a second-order mean squared error are.
+TERMS = " g1 is the error were A and the coefficients known; estimating the coefficients adds g2, estimating A g3."
+
 
 def findings(result: AreaResult) -> list[str]:
     """The sentences at the head of the report: the variance between areas, and where the model gained and did not."""
@@ -116,7 +119,8 @@ def error(result: AreaResult) -> str:
         return "The sd of an area mean is that of its posterior, which averages over A and the coefficients."
     told = result.areas.attrs
     kind = told.get("mse", result.mse_kind)
-    text = f"Standard errors of the model are roots of estimated mean squared errors: {kind}."
+    text = f"Standard errors of the model are roots of estimated mean squared errors ({kind})."
+    text += TERMS if "g1" in kind else ""
     if "back_transformation" in told:
         how = str(told["back_transformation"]).replace("_", " ")
         text += f" Estimates are taken back from the scale of the model to that of the data: {how}."

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+import pandas as pd
+
 from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.results import Posterior
 from hierlmm.compare.results import Comparison
@@ -33,8 +35,12 @@ def python_lines(comparison: Comparison, path: str = "report.html") -> str:
     return "\n".join(lines)
 
 
-def result_lines(result: AreaFit | AreaPosterior, path: str = "report.html") -> str:
-    """Code that computes one area-level result again from its table, which is taken to be `data.csv`."""
+def result_lines(result: AreaFit | AreaPosterior, path: str = "report.html", size: pd.Series | None = None) -> str:
+    """Code that computes one area-level result again from its table, which is taken to be `data.csv`.
+
+    size  what the report draws weights against, read from a file of its own
+    """
+    drawn = "" if size is None else ", size=size"
     lines = [
         "import hierlmm as hl",
         "import pandas as pd",
@@ -42,11 +48,12 @@ def result_lines(result: AreaFit | AreaPosterior, path: str = "report.html") -> 
         f"data = pd.read_csv({DATA!r})  # the table that was analysed",
         *_spec_lines(result),
         *(matrices := _matrix_lines(result)),
+        *([] if size is None else ["size = pd.read_csv('size.csv', index_col=0).squeeze()  # the sizes by area"]),
     ]
     if isinstance(result, AreaFit):
         fitted = f"fit = hl.fit(spec, data, method={result.method!r}{_handed_on(matrices)})"
-        return "\n".join([*lines, fitted, f"fit.report({path!r})"])
-    return "\n".join([*lines, *_posterior_lines(result, _handed_on(matrices)), f"posterior.report({path!r})"])
+        return "\n".join([*lines, fitted, f"fit.report({path!r}{drawn})"])
+    return "\n".join([*lines, *_posterior_lines(result, _handed_on(matrices)), f"posterior.report({path!r}{drawn})"])
 
 
 def _posterior_lines(posterior: Posterior, more: str) -> list[str]:

@@ -208,6 +208,7 @@ def _provenance(result: AreaResult, prefixed: int) -> Iterator[Row | _Heading]:
     for part in ("spec", "rows", "response", "predictors", "variances"):
         yield [f"fingerprint of {part}", str(getattr(mark, part))]
     yield ["standard errors of areas", area_words.error(result)]
+    yield ["lower, upper", "ends of 95 % intervals"]
     yield ["rows left out for missing values", len(design.dropped)]
     for row, columns in zip(design.dropped.rows, design.dropped.columns, strict=True):
         yield [f"row {row}", f"missing: {', '.join(columns)}"]

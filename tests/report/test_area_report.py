@@ -80,6 +80,9 @@ def test_page_shows_estimates_errors_and_what_they_are(tmp_path):
     for item in fit.check().items:
         assert item.topic in page.text
         assert item.value in page.text
+    for caption in ("Area means before and after", "Coefficients"):
+        assert f"{caption}, with 95 % intervals." in page.text
+    assert "estimating the coefficients adds g2" in page.text
 
 
 def test_names_are_text_and_what_was_left_out_is_said(tmp_path):
@@ -101,6 +104,21 @@ def test_a_fit_at_zero_says_so_first(tmp_path):
 
     assert page.text.index(fit.outcome.value) < page.text.index("Area means before and after")
     assert "The weight γ on the direct estimate is zero in every area" in page.text
+
+
+def test_last_lines_draw_the_sizes_again(tmp_path, monkeypatch):
+    """Weights against sample sizes, by area, from a file beside the table."""
+    sizes = hl.load("milk").data.set_index("SmallArea")["ni"]
+    text = comparison("milk").fit.report(tmp_path / "out.html", size=sizes).read_text(encoding="utf-8")
+    code = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)[-1]
+    hl.load("milk").data.to_csv(tmp_path / "data.csv", index=False)
+    sizes.to_csv(tmp_path / "size.csv")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out.html").unlink()
+
+    exec(code.replace("&#39;", "'"), {})
+
+    assert "Areas of one size differ" in (tmp_path / "out.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["fit", "posterior"])
@@ -213,6 +231,9 @@ def test_direct_against_model_draws_both_with_one_standard_error(ax):
     assert_allclose(ends[:, 1] - ends[:, 0], 2 * np.sqrt(areas["sampling_variance"]))
     line = points(ax, "no change")
     assert_allclose(line[:, 0], line[:, 1])
+    ends = {text.get_text(): text.get_ha() for text in ax.texts}
+    assert len(ends) == 3
+    assert ends["11"] != ends["4"]
 
 
 def test_coefficients_of_variation_are_in_percent_and_in_the_order_of_the_variances(ax):
@@ -242,6 +263,8 @@ def test_weights_lie_on_their_curve_and_sizes_are_matched_by_label(ax):
     assert_allclose(points(other, "EBLUP")[:, 0], ordered["ni"])
     with pytest.raises(DesignError, match=r"positive number for each area.* found none for 3"):
         plot_gamma(fit, ax=other, size=sizes.drop(3))
+    with pytest.raises(DesignError, match="are a Series with a positive number"):
+        plot_gamma(fit, ax=other, size=list(sizes))
 
 
 def test_of_very_many_areas_some_are_drawn_and_the_caption_says_so(ax, tmp_path):
