@@ -108,9 +108,9 @@ def _terms(gamma: Vector, B: Vector, precision: Vector, A: float, of_A: Asymptot
 def positive(leading: Vector, correction: Vector) -> Vector:
     """leading − correction where that adds, leading exp(−correction/leading) where it takes away: never below 0.
 
-    The two differ by correction²/(2 leading), of the third order where the correction is of the second. Hall and
-    Maiti (2006, JRSS B 68:221-238) so keep a bootstrap estimate of a mean squared error positive. leading >= 0, and a
-    positive correction comes with a positive leading term.
+    The two differ by at most correction²/(2 leading), of higher order than the correction where that is small beside
+    the leading term. Hall and Maiti (2006, JRSS B 68:221-238) keep a bootstrap estimate of a mean squared error
+    positive by an exponential, too. leading >= 0, and a positive correction comes with a positive leading term.
     """
     taken = np.where(correction > 0, correction, 0.0)
     kept = np.exp(-taken / np.where(leading > 0, leading, 1.0))
