@@ -12,22 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.compounddensity import CompoundTarget
-from hierlmm.bayes.importance import (
-    COMPONENTS,
-    DEFENSIVE,
-    ENOUGH,
-    FIRST,
-    LATER,
-    REACH,
-    REPLICATES,
-    ROUNDS,
-    TOWARDS_ZERO,
-    WIDTH,
-)
+from hierlmm.bayes.importance import REACH, REPLICATES, TOWARDS_ZERO, WIDTH, learned
 from hierlmm.bayes.mode import Mode, find_mode
-from hierlmm.bayes.proposal import TMixture, fitted, joined, single
-from hierlmm.bayes.psis import TRUSTED, Weights, smoothed
-from hierlmm.bayes.sobol import spread
+from hierlmm.bayes.proposal import TMixture, joined, single
+from hierlmm.bayes.psis import TRUSTED, Weights
 from hierlmm.errors import FitError
 from hierlmm.likelihood.compound.profile import start as first_coefficients
 
@@ -61,31 +49,23 @@ class HyperSample:
 
 
 def sample(target: CompoundTarget, rng: np.random.Generator) -> HyperSample:
-    """Rounds until the weights can be trusted and their effective size is enough; FitError where they cannot."""
+    """Weighted points of (β, log τ); FitError where their weights cannot be trusted."""
     mode = find_mode(target.log_density, _start(target))
-    first = _first(mode)
-    used: list[tuple[float, TMixture]] = []
-    proposal, size = first, FIRST
-    v, log_p, replicate = np.zeros((0, mode.v.size)), np.zeros(0), np.zeros(0, dtype=np.intp)
-    for number in range(ROUNDS + 1):
-        new = np.concatenate([proposal.points(spread(size, mode.v.size + 2, rng)) for _ in range(REPLICATES)])
-        v, log_p = np.concatenate([v, new]), np.concatenate([log_p, target.log_density(new)])
-        replicate = np.concatenate([replicate, np.repeat(np.arange(REPLICATES), size)])
-        used.append((float(len(new)), proposal))
-        log_ratio = log_p - joined(used).log_density(v)
-        weights = smoothed(log_ratio)
-        if number and weights.k <= TRUSTED and weights.ess >= ENOUGH:
-            break
-        learned = fitted(v, weights.weight, COMPONENTS + number)
-        proposal, size = joined([(DEFENSIVE, first), (1.0 - DEFENSIVE, learned)]), LATER
-    if weights.k > TRUSTED:
+    found = learned(target.log_density, mode.v.size, _first(mode), rng)
+    if found.weights.k > TRUSTED:
         raise FitError(
-            f"Importance weights must have a Pareto shape of at most {TRUSTED}; found {weights.k:.2f}: averages over "
-            " the hyperparameters cannot be trusted. Use engine='nuts', or priors nearer to the data."
+            f"Importance weights must have a Pareto shape of at most {TRUSTED}; found {found.weights.k:.2f}: averages "
+            "over the hyperparameters cannot be trusted. Use engine='nuts', or priors nearer to the data."
         )
-    top = float(log_ratio.max())
-    log_mass = top + float(np.log(np.exp(log_ratio - top).mean()))
-    return HyperSample(v[:, :-1], np.exp(v[:, -1]), weights.weight, replicate, weights, number + 1, log_mass)
+    return HyperSample(
+        beta=found.v[:, :-1],
+        tau=np.exp(found.v[:, -1]),
+        weight=found.weights.weight,
+        replicate=found.replicate,
+        weights=found.weights,
+        rounds=found.rounds,
+        log_mass=found.log_mass,
+    )
 
 
 def _start(target: CompoundTarget) -> Array:

@@ -7,6 +7,7 @@ points are several independently scrambled nets, whose spread gives the Monte Ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,28 +55,49 @@ class Sampled:
         return self.weights.k <= TRUSTED
 
 
-def sample_variances(target: Target, rng: np.random.Generator) -> Sampled:
-    """Rounds until the weights have k̂ <= TRUSTED and an effective size of ENOUGH, at most ROUNDS after the first."""
-    mode = find_mode(target.log_density, start(target))
-    first = first_proposal(target, mode)
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """Points v (K, d) on the line, of which net each is, their weights, the rounds made, and the log integral."""
+
+    v: Array
+    replicate: NDArray[np.intp]
+    weights: Weights
+    rounds: int
+    log_mass: float
+
+
+def learned(
+    log_density: Callable[[Array], Array], dimension: int, first: TMixture, rng: np.random.Generator
+) -> Learned:
+    """Rounds until the weights have k̂ <= TRUSTED and an effective size of ENOUGH, at most ROUNDS after the first.
+
+    log_density  of points (K, dimension); first the proposal of the first round, which keeps a share in all later ones
+    """
     used: list[tuple[float, TMixture]] = []
     proposal, size = first, FIRST
-    v, log_p, replicate = np.zeros((0, mode.v.size)), np.zeros(0), np.zeros(0, dtype=np.intp)
+    v, log_p, replicate = np.zeros((0, dimension)), np.zeros(0), np.zeros(0, dtype=np.intp)
     for number in range(ROUNDS + 1):
-        new = np.concatenate([proposal.points(spread(size, mode.v.size + 2, rng)) for _ in range(REPLICATES)])
-        v, log_p = np.concatenate([v, new]), np.concatenate([log_p, target.log_density(new)])
+        new = np.concatenate([proposal.points(spread(size, dimension + 2, rng)) for _ in range(REPLICATES)])
+        v, log_p = np.concatenate([v, new]), np.concatenate([log_p, log_density(new)])
         replicate = np.concatenate([replicate, np.repeat(np.arange(REPLICATES), size)])
         used.append((float(len(new)), proposal))
         log_ratio = log_p - joined(used).log_density(v)
         weights = smoothed(log_ratio)
         if number and weights.k <= TRUSTED and weights.ess >= ENOUGH:
             break
-        learned = fitted(v, weights.weight, COMPONENTS + number)
-        proposal, size = joined([(DEFENSIVE, first), (1.0 - DEFENSIVE, learned)]), LATER
-    points = Points(target.variances(v), weights.weight, replicate)
+        again = fitted(v, weights.weight, COMPONENTS + number)
+        proposal, size = joined([(DEFENSIVE, first), (1.0 - DEFENSIVE, again)]), LATER
     top = float(log_ratio.max())
     log_mass = top + float(np.log(np.exp(log_ratio - top).mean()))
-    return Sampled(points, weights, len(v), number + 1, log_mass)
+    return Learned(v, replicate, weights, number + 1, log_mass)
+
+
+def sample_variances(target: Target, rng: np.random.Generator) -> Sampled:
+    """Weighted points of the variance parameters of a linear mixed model."""
+    mode = find_mode(target.log_density, start(target))
+    found = learned(target.log_density, mode.v.size, first_proposal(target, mode), rng)
+    points = Points(target.variances(found.v), found.weights.weight, found.replicate)
+    return Sampled(points, found.weights, len(found.v), found.rounds, found.log_mass)
 
 
 def first_proposal(target: Target, mode: Mode) -> TMixture:
