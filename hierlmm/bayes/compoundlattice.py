@@ -36,6 +36,32 @@ ENOUGH = 1e-4
 COARSE = 1e-7
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The coordinate of tau on the lattice: log tau, or logit(tau / largest) where the prior ends at `largest`, at
+    which the density jumps to zero."""
+
+    largest: float
+
+    def log_tau(self, s: Array) -> Array:
+        """log tau at coordinates s, a hair below the end of the support at most."""
+        if np.isinf(self.largest):
+            return s
+        last = np.log(np.nextafter(self.largest, 0.0))
+        return np.asarray(np.minimum(np.log(self.largest) - np.logaddexp(0.0, -s), last))
+
+    def log_stretch(self, s: Array) -> Array:
+        """log |d log tau / ds|."""
+        return np.zeros_like(s) if np.isinf(self.largest) else -np.logaddexp(0.0, s)
+
+    def near(self, log_tau: float) -> float:
+        """A coordinate at about this log tau, inside the support."""
+        if np.isinf(self.largest):
+            return log_tau
+        away = min(log_tau - float(np.log(self.largest)), -1e-3)
+        return away - float(np.log(-np.expm1(away)))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class HyperLattice:
     """Nodes beta (K, p), tau (K,) with weights (K,) summing to one, and the lattice they come from.
@@ -47,6 +73,7 @@ class HyperLattice:
     """
 
     target: CompoundTarget
+    axis: Line
     grid: Plane | Lattice
     beta: Array
     tau: Array
@@ -67,7 +94,7 @@ class HyperLattice:
     def tau_quantiles(self, probabilities: Array) -> Array:
         """Quantiles of tau."""
         margin = self.grid.margin(1) if isinstance(self.grid, Plane) else self.grid
-        return np.asarray(np.exp(line.quantiles(margin, probabilities)))
+        return np.asarray(np.exp(self.axis.log_tau(line.quantiles(margin, probabilities))))
 
     def quantiles(
         self, bound: Callable[[float, Array], Array], start: Array, probabilities: Array, positive: bool
@@ -81,7 +108,8 @@ class HyperLattice:
         to, back = (np.log, np.exp) if positive else (np.asarray, np.asarray)
         ends = to(np.array([start.min(), start.max()]))
         low, high = np.full(len(probabilities), ends[0]), np.full(len(probabilities), ends[1])
-        tau, lines = np.exp(self.grid.v[1]), self.target.given(self.grid.v[1])
+        log_tau = self.axis.log_tau(self.grid.v[1])
+        tau, lines = np.exp(log_tau), self.target.given(log_tau)
         first, last = (bound(float(x), tau) for x in back(ends))
         rising = bool((last > first).any())
         for _ in range(HALVINGS):
@@ -103,10 +131,11 @@ class HyperLattice:
     def draw(self, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """Independent draws of beta (size, p) and tau (size,)."""
         if isinstance(self.grid, Plane):
-            z, log_tau = plane.draw(self.grid, size, rng).T
+            z, s = plane.draw(self.grid, size, rng).T
+            log_tau = self.axis.log_tau(s)
             centre, width = self.target.given(log_tau)
             return (centre + width * z)[:, None], np.exp(log_tau)
-        return np.zeros((size, 0)), np.exp(line.draw(self.grid, size, rng))
+        return np.zeros((size, 0)), np.exp(self.axis.log_tau(line.draw(self.grid, size, rng)))
 
 
 def integrate(target: CompoundTarget, propriety: Propriety) -> HyperLattice:
@@ -116,38 +145,41 @@ def integrate(target: CompoundTarget, propriety: Propriety) -> HyperLattice:
     slopes = (min(target.priors.tau.orders[0], 1e3), limit - highest)
     one = target.data.X.shape[1] == 1
 
-    def marginal(log_tau: Array) -> Array:
-        """Laplace's approximation to the density of log tau, which is exact without a coefficient."""
-        if not one:
-            return target.log_density(log_tau[:, None])
-        centre, width = target.given(log_tau)
-        return target.log_density(np.stack([centre, log_tau], axis=1)) + np.log(width)
+    axis = Line(target.priors.tau.largest)
 
-    start = _start(target)
+    def marginal(s: Array) -> Array:
+        """Laplace's approximation to the density on the line of tau, which is exact without a coefficient."""
+        log_tau = axis.log_tau(s)
+        if not one:
+            return target.log_density(log_tau[:, None]) + axis.log_stretch(s)
+        centre, width = target.given(log_tau)
+        return target.log_density(np.stack([centre, log_tau], axis=1)) + np.log(width) + axis.log_stretch(s)
+
+    start = axis.near(_start(target))
     if not one:
         found: Plane | Lattice = line.integrate(
-            marginal, start, slopes, lambda t: _functionals(target, np.zeros((len(t), 0)), np.exp(t), highest)
-        )
+            marginal, start, slopes,
+            lambda s: _functionals(target, np.zeros((len(s), 0)), np.exp(axis.log_tau(s)), highest),
+        )  # fmt: skip
     else:
-        found = _plane(target, start, slopes, highest, marginal)
+        found = _plane(target, axis, start, slopes, highest, marginal)
     if not found.error <= ENOUGH:
         raise FitError(
             "The integral over the hyperparameters must agree between two step sizes; found a relative difference of "
             f"{found.error:.1e} at the finest step. Check the counts for values many orders of magnitude apart, or use "
             "engine='nuts'."
         )
-    return _lattice(target, found)
+    return _lattice(target, axis, found)
 
 
 def _start(target: CompoundTarget) -> float:
     """A log tau near the data's: that of the variation of a count of typical size."""
-    top = np.log(target.priors.tau.largest)
-    typical = max(float(np.median(target.data.y)), 1.0)
-    return float(min(-0.5 * np.log(typical), top - 1.0))
+    return -0.5 * float(np.log(max(float(np.median(target.data.y)), 1.0)))
 
 
 def _plane(
     target: CompoundTarget,
+    axis: Line,
     start: float,
     slopes: tuple[float, float],
     highest: int,
@@ -156,13 +188,15 @@ def _plane(
     centre, width = line.bulk(marginal, start)
 
     def unsheared(u: Array) -> tuple[Array, Array, Array]:
-        log_tau, where = np.unique(u[:, 1], return_inverse=True)
+        s, where = np.unique(u[:, 1], return_inverse=True)
+        log_tau = axis.log_tau(s)
         middle, sd = target.given(log_tau)
-        return (middle[where] + sd[where] * u[:, 0])[:, None], u[:, 1], sd[where]
+        stretch = np.log(sd) + axis.log_stretch(s)
+        return (middle[where] + sd[where] * u[:, 0])[:, None], log_tau[where], stretch[where]
 
     def log_density(u: Array) -> Array:
-        beta, log_tau, sd = unsheared(u)
-        return target.log_density(np.concatenate([beta, log_tau[:, None]], axis=1)) + np.log(sd)
+        beta, log_tau, stretch = unsheared(u)
+        return target.log_density(np.concatenate([beta, log_tau[:, None]], axis=1)) + stretch
 
     def functionals(u: Array) -> Array:
         beta, log_tau, _ = unsheared(u)
@@ -187,22 +221,25 @@ def _functionals(target: CompoundTarget, beta: Array, tau: Array, highest: int) 
     return np.stack([*means.T, gamma[:, 0], *moments])
 
 
-def _lattice(target: CompoundTarget, grid: Plane | Lattice) -> HyperLattice:
+def _lattice(target: CompoundTarget, axis: Line, grid: Plane | Lattice) -> HyperLattice:
     weight = grid.weight.ravel()
     used = weight > NEGLIGIBLE * weight.max()
     old = np.zeros(grid.weight.shape, dtype=bool)  # the even places are those of the step before
     old[tuple(slice(None, None, 2) for _ in old.shape)] = True
     coarse = old.ravel()[used] if grid.error <= COARSE else np.ones(int(used.sum()), dtype=bool)
     if isinstance(grid, Plane):
-        z, log_tau = grid.nodes()[used].T
-        lines, where = np.unique(log_tau, return_inverse=True)
+        z, s = grid.nodes()[used].T
+        on, where = np.unique(s, return_inverse=True)
+        lines = axis.log_tau(on)
+        log_tau = lines[where]
         centre, width = target.given(lines)
         beta = (centre[where] + width[where] * z)[:, None]
         spacing = (grid.step * width * _per_tau(target, centre))[where]
     else:
-        log_tau, beta, spacing = grid.v[used], np.zeros((int(used.sum()), 0)), np.zeros(int(used.sum()))
+        log_tau = axis.log_tau(grid.v[used])
+        beta, spacing = np.zeros((int(used.sum()), 0)), np.zeros(int(used.sum()))
     return HyperLattice(
-        target, grid, beta, np.exp(log_tau), weight[used] / weight[used].sum(), coarse, spacing
+        target, axis, grid, beta, np.exp(log_tau), weight[used] / weight[used].sum(), coarse, spacing
     )
 
 

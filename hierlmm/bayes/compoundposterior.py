@@ -15,16 +15,18 @@ from hierlmm.bayes.compoundpriors import CompoundPriors
 from hierlmm.bayes.compoundpropriety import compound_propriety, mean_limit
 from hierlmm.bayes.compoundresults import CompoundPosterior
 from hierlmm.bayes.compoundsampling import HyperSample, sample
-from hierlmm.bayes.compoundunits import unit_quantiles
+from hierlmm.bayes.compoundunits import prior_means, unit_quantiles
 from hierlmm.bayes.plane import AGREE
 from hierlmm.bayes.propriety import Propriety
 from hierlmm.bayes.results import TAILS, Draws, Engine, Estimates
 from hierlmm.design.compound import CompoundDesign
 from hierlmm.likelihood.compound.conjugate import posterior
-from hierlmm.likelihood.compound.marginal import Counts, link_of, mean_of
+from hierlmm.likelihood.compound.marginal import link_of, mean_of
 
 Array = NDArray[np.float64]
 PROBABILITIES = np.array([TAILS[0], 0.5, TAILS[1]])
+# Ends of the numbers among which quantiles of positive quantities are looked for.
+SMALLEST, LARGEST = 1e-300, 1e300
 # Draws times units that are worked on at once.
 SLAB = 4_000_000
 
@@ -114,16 +116,15 @@ def with_units(
     each = max(1, SLAB // len(post.weight))
     for first in range(0, M, each):
         here = slice(first, min(first + each, M))
-        with np.errstate(over="ignore", invalid="ignore"):
-            eta = post.beta @ design.X[here].T + design.offset[here]
-            mu = mean_of(family, eta)
-            law = posterior(family, design.y[here], design.size[here], mu, post.tau[:, None] ** 2)
-        values = np.nan_to_num(law.mean, posinf=0.0)
-        mean[here] = post.weight @ values
-        square[here] = post.weight @ (np.nan_to_num(law.variance, posinf=0.0) + (values - mean[here]) ** 2)
-        gamma[here] = post.weight @ np.nan_to_num(law.gamma, nan=1.0)
+        mu = prior_means(design, post.beta, here)
+        law = posterior(family, design.y[here], design.size[here], mu, post.tau[:, None] ** 2)
+        with np.errstate(over="ignore"):  # of moments that do not exist
+            mean[here] = post.weight @ law.mean
+            square[here] = post.weight @ (law.variance + (law.mean - mean[here]) ** 2)
+        gamma[here] = post.weight @ law.gamma
+        eta = post.beta @ design.X[here].T + design.offset[here]
         prior_mean[here] = post.weight @ mu if arithmetic else mean_of(family, post.weight @ eta)
-        error[here] = 0.0 if mcse is None else mcse(values)
+        error[here] = 0.0 if mcse is None else mcse(law.mean)
     lower, upper = unit_quantiles(post, np.array(TAILS))
     exists, spread = post.finite.T
     theta = Estimates(
@@ -182,7 +183,7 @@ def _exact_rows(found: HyperLattice, rows: tuple[Quantity, ...]) -> tuple[Estima
     tau = found.tau_quantiles(PROBABILITIES)
     ends, centre = [], []
     for row in rows:
-        value = row.value(found.beta, found.tau)
+        value = _values(row, found)
         if row.bound is None:
             ends.append(np.sort(row.value(np.zeros((3, found.beta.shape[1])), tau)))
         else:
@@ -193,16 +194,26 @@ def _exact_rows(found: HyperLattice, rows: tuple[Quantity, ...]) -> tuple[Estima
     return Estimates(mean, sd, low, high, np.where(np.isnan(mean), np.nan, 0.0)), median
 
 
+def _values(row: Quantity, found: HyperLattice | HyperSample) -> Array:
+    """The quantity at the nodes: a positive one as far as floating point goes."""
+    with np.errstate(over="ignore"):
+        value = row.value(found.beta, found.tau)
+    return np.clip(value, SMALLEST, LARGEST) if row.part == "prior" else value
+
+
 def _moments(weight: Array, value: Array, limit: float) -> tuple[float, float]:
     """Weighted mean and sd of values, nan where they do not exist."""
     if not limit > 1:
         return math.nan, math.nan
     mean = float(weight @ value)
-    return mean, float(np.sqrt(weight @ (value - mean) ** 2)) if limit > 2 else math.nan
+    if not limit > 2:
+        return mean, math.nan
+    with np.errstate(over="ignore"):
+        return mean, float(np.sqrt(weight @ (value - mean) ** 2))
 
 
 def _sampled_rows(found: HyperSample, rows: tuple[Quantity, ...]) -> tuple[Estimates, Array]:
-    values = np.stack([row.value(found.beta, found.tau) for row in rows], axis=1)
+    values = np.stack([_values(row, found) for row in rows], axis=1)
     mean, sd = np.array([_moments(found.weight, v, row.moments) for v, row in zip(values.T, rows, strict=True)]).T
     low, median, high = np.array([_weighted_quantiles(found.weight, v) for v in values.T]).T
     return Estimates(mean, sd, low, high, np.where(np.isnan(mean), np.nan, found.mcse(values))), median
@@ -216,8 +227,8 @@ def _weighted_quantiles(weight: Array, value: Array) -> Array:
 
 def draw(design: CompoundDesign, beta: Array, tau: Array, rng: np.random.Generator) -> Draws:
     """Draws of θ of all units given draws of the hyperparameters."""
-    family: Counts = "poisson" if design.spec.family == "poisson" else "binomial"
-    mu = mean_of(family, beta @ design.X.T + design.offset)
+    family = design.spec.family
+    mu = prior_means(design, beta, slice(None))
     theta = posterior(family, design.y, design.size, mu, tau[:, None] ** 2).draw(rng, mu.shape)
     return Draws(
         variables={"beta": (("term",), beta[None]), "tau": ((), tau[None]), "theta": (("unit",), theta[None])},

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.bayes.areaterms import conditional, quadratic
 from hierlmm.bayes.tables import table, wrapped
+from hierlmm.design.compound import CompoundDesign
 from hierlmm.errors import FitError, listed
 from hierlmm.likelihood.compound import mixtures
 from hierlmm.likelihood.compound.conjugate import Posterior, matched, posterior
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 # sds of a unit's law in the distance of its means at neighbouring nodes from which their sum is smooth to 1e-12.
 OVERLAP = 1.2
+# Logarithms or logits of prior means beyond these are these: squares of the means are still numbers.
+FAR = 300.0
 HOW = {"integrate": "Exact posterior by integration", "nuts": "Posterior by NUTS (PyMC)"}
 
 
@@ -30,9 +33,14 @@ def laws(post: CompoundPosterior, which: NDArray[np.intp]) -> Posterior:
     design, family = post.design, post.spec.family
     if post.area is not None:
         return _normal(post, which)
-    eta = post.beta @ design.X[which].T + design.offset[which]
-    mu = mean_of("poisson" if family == "poisson" else "binomial", eta)
+    mu = prior_means(design, post.beta, which)
     return posterior(family, design.y[which], design.size[which], mu, post.tau[:, None] ** 2)
+
+
+def prior_means(design: CompoundDesign, beta: Array, which: NDArray[np.intp] | slice) -> Array:
+    """Prior means (K, J) of units of counts given beta (K, p), within floating point."""
+    eta = np.clip(beta @ design.X[which].T + design.offset[which], -FAR, FAR)
+    return mean_of("poisson" if design.spec.family == "poisson" else "binomial", eta)
 
 
 def _normal(post: CompoundPosterior, which: NDArray[np.intp]) -> Posterior:

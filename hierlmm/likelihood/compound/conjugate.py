@@ -106,11 +106,13 @@ def prior(family: Family, mu: ArrayLike, phi: ArrayLike) -> Posterior:
 
 
 def _gamma(y: Array, E: Array, mu: Array, phi: Array) -> Posterior:
-    w = phi * E * mu
-    mean = mu * (1 + phi * y) / (1 + w)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        w = phi * E * mu
+        gamma = 1 / (1 + 1 / w)
+        scale = np.where(w > 1, gamma / E, phi * mu / (1 + w))  # 1/b, finite where μ is beyond floating point
+        mean = np.where(w > 1, (1 / phi + y) * scale, mu * (1 + phi * y) / (1 + w))
         a, b = 1 / phi + y, 1 / (phi * mu) + E
-    return Posterior("poisson", mean, mean * phi * mu / (1 + w), a, b, w / (1 + w))
+        return Posterior("poisson", mean, mean * scale, a, b, gamma)
 
 
 def _beta(k: Array, n: Array, mu: Array, phi: Array) -> Posterior:
