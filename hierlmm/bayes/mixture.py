@@ -10,7 +10,8 @@ Array = NDArray[np.float64]
 # Numbers in one slab of components x quantities.
 SLAB = 4_000_000
 STEPS = 60
-# A Newton step this small beside the bracket leaves an error of about its square: rounding.
+# A Newton step this small beside the bracket, or beside the width that the density has there where components of far
+# greater sd make the bracket wide, leaves an error of about its square: rounding.
 SMALL = 1e-7
 
 
@@ -52,9 +53,10 @@ def _roots(weight: Array, mean: Array, sd: Array, levels: Array) -> Array:
         low, high = np.where(below, x, low), np.where(below, high, x)
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             newton = x - (F - levels[:, None]) / f
+            width = np.minimum(span, 1 / f)
         inside = (newton >= low) & (newton <= high)
         new = np.where(inside, newton, 0.5 * (low + high))
-        done = np.abs(new - x) <= np.where(inside, SMALL, SMALL**2) * span
+        done = np.abs(new - x) <= np.where(inside, SMALL, SMALL**2) * width
         x = new
         if done.all():
             break

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.bayes.areaposterior import existing, existing_areas
+from hierlmm.bayes.areaposterior import existing
 from hierlmm.bayes.areascale import with_means, without_mean
 from hierlmm.bayes.compile_spatial import hierarchical_spatial_model, marginal_spatial_model, spatial_mode
 from hierlmm.bayes.propriety import Propriety, area_propriety
@@ -18,6 +18,7 @@ from hierlmm.bayes.sample import Chains, NutsOptions, run, spoken
 from hierlmm.bayes.sample_area import means_of_draws
 from hierlmm.bayes.sample_summaries import covariance, summarise
 from hierlmm.bayes.spatial import Nodes, nodes_of
+from hierlmm.bayes.spatial_limits import Limits
 from hierlmm.bayes.spatial_posterior import averaged, means_given
 from hierlmm.bayes.spatial_results import SpatialAreaPosterior
 from hierlmm.bayes.spatial_surface import Surface
@@ -91,9 +92,10 @@ def complete(surface: Surface, draws: Draws, rng: np.random.Generator) -> Draws:
 
 
 def _result(
-    surface: Surface, propriety: Propriety, chains: Chains, sample: Draws, seed: int, how: str
+    surface: Surface, plain: Propriety, chains: Chains, sample: Draws, seed: int, how: str
 ) -> SpatialAreaPosterior:
-    design, priors = surface.design, surface.priors
+    design, priors, limits = surface.design, surface.priors, Limits.of(surface)
+    propriety = limits.narrowed(plain)
     values = {name: value for name, (_, value) in sample.variables.items()}
     nodes = _nodes(surface, values["A"].ravel(), values["rho"].ravel())
     limit = next(iter(propriety.sd.values()))
@@ -114,13 +116,14 @@ def _result(
             how,
             *design.notes,
             *propriety.missing(),
+            *limits.notes(design.fixed),
             *without_mean(design, mean),
         ),
         seed=seed,
         sample=sample,
         fixed_effects=fixed,
-        cov_beta=drawn.cov_beta,
-        terms=existing_areas(drawn, design, propriety),
+        cov_beta=limits.existing_covariance(drawn.cov_beta),
+        terms=limits.existing_areas(drawn, design, plain),
         variance=existing(summarise(np.stack([values["A"], values["tau"]], axis=-1)), limit / np.array([2.0, 1.0])),
         A_nodes=nodes.A,
         weight=nodes.weight,

@@ -8,7 +8,8 @@ The posterior is proper where that of the model with independent effects is. Wit
 likelihood with β integrated out is at most a multiple of |K'VK|^−½ <= A^(−ν/2) |K'ΩK|^−½, and Ω is at least the inverse
 of the largest eigenvalue of (I−ρW)'(I−ρW), which is bounded over a bounded interval of ρ: as A grows it falls at least
 like A^(−ν/2) at every ρ alike, and near A = 0 it is bounded. At any ρ inside it falls no faster, so that the condition
-is necessary too, and moments exist as they do there.
+is necessary too. Moments of √A exist as they do there; of β and of areas without data those may be lost near an end of
+ρ (`spatial_limits`).
 """
 
 from __future__ import annotations

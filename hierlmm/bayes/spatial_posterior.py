@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes import lattice as line
 from hierlmm.bayes import mixture, plane
-from hierlmm.bayes.areaposterior import existing, existing_areas
+from hierlmm.bayes.areaposterior import existing
 from hierlmm.bayes.areascale import areas_on_data_scale, with_means, without_mean
 from hierlmm.bayes.areaterms import AreaTerms
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.results import TAILS, Draws, Estimates
 from hierlmm.bayes.spatial import Areas, Nodes, SpatialIntegral, integrate, lattice_nodes
+from hierlmm.bayes.spatial_limits import Limits
 from hierlmm.bayes.spatial_results import SpatialAreaPosterior
 from hierlmm.bayes.spatial_surface import Given, Surface
 from hierlmm.design.types import AreaDesign
@@ -33,7 +34,8 @@ def spatial_posterior(design: AreaDesign, priors: ResolvedPriors, draws: int, se
     integral = integrate(design, priors)
     nodes = lattice_nodes(integral)
     terms = averaged(nodes, design)
-    propriety = integral.propriety
+    limits = Limits.of(integral.surface)
+    propriety = limits.narrowed(integral.propriety)
     limit = next(iter(propriety.sd.values()))
     mean = areas_on_data_scale(design, priors, nodes.weight, nodes.theta, nodes.g1 + nodes.g2)
     sample = with_means(design, draw(integral, draws, np.random.default_rng(seed)))
@@ -48,12 +50,12 @@ def spatial_posterior(design: AreaDesign, priors: ResolvedPriors, draws: int, se
             "relative_error": integral.plane.error,
             "log_marginal_likelihood": integral.plane.log_mass,
         },
-        notes=(*design.notes, *propriety.missing(), *without_mean(design, mean)),
+        notes=(*design.notes, *propriety.missing(), *limits.notes(design.fixed), *without_mean(design, mean)),
         seed=seed,
         sample=sample,
         fixed_effects=existing(terms.beta, np.array([propriety.fixed[term] for term in design.fixed])),
-        cov_beta=terms.cov_beta,
-        terms=existing_areas(terms, design, propriety),
+        cov_beta=limits.existing_covariance(terms.cov_beta),
+        terms=limits.existing_areas(terms, design, integral.propriety),
         variance=existing(_variance(integral, nodes), limit / np.array([2.0, 1.0])),
         A_nodes=nodes.A,
         weight=nodes.weight,

@@ -48,16 +48,19 @@ class SpatialAreaPosterior(AreaPosterior):
         and its neighbours' ("posterior") or from theirs alone ("neighbours"); any other is a new draw without
         neighbours ("synthetic"); one whose sampling variance is 0 keeps its direct estimate ("direct").
         """
+        from hierlmm.bayes.spatial_limits import Limits
         from hierlmm.bayes.spatial_posterior import rows_given
+        from hierlmm.bayes.spatial_surface import Surface
         from hierlmm.design import encode
 
         rows, design = encode(self.design, new), self.design
         area = np.asarray(rows.codes[0], dtype=np.intp)
         role = np.where(area >= 0, design.role[area], "outside")
         mean, variance, gamma = rows_given(self, rows.X, rows.offset, area)
+        ends = Limits.of(Surface.of(design, self.priors)).of_rows(rows.X, area)
         direct = role == "direct"
         mean[:, direct], variance[:, direct], gamma[:, direct] = design.y[area[direct]], 0.0, 1.0
-        return _framed(self, rows.groups[0], rows.index, rows.X, role, (mean, variance, gamma))
+        return _framed(self, rows.groups[0], rows.index, rows.X, role, (mean, variance, gamma), ends)
 
     def summary(self) -> str:
         """Model, priors, β, the area variance, ρ and the first areas, 80 columns wide."""
@@ -73,15 +76,16 @@ def _framed(
     X: Array,
     role: NDArray[np.str_],
     given: tuple[Array, Array, Array],
+    ends: Array,
 ) -> pd.DataFrame:
     mean, variance, gamma = given
     design, weight, direct = posterior.design, posterior.weight, role == "direct"
     centre, spread = mixture.moments(weight, mean, variance)
     centre, spread = np.where(direct, mean[0], centre), np.where(direct, 0.0, spread)
     lower, upper = mixture.quantiles(weight, mean, variance, TAILS)
-    fixed = min(posterior.propriety.fixed.values(), default=math.inf)
-    tail = min(fixed, *posterior.propriety.sd.values())
-    limit = np.select([role == "sampled", direct], [fixed, math.inf], tail)
+    tail = min(posterior.propriety.sd.values())
+    fixed = tail if any(normal is None for normal in posterior.priors.fixed) else math.inf
+    limit = np.minimum(np.select([role == "sampled", direct], [fixed, math.inf], tail), ends)
     se = np.where(limit > 2, np.sqrt(spread), np.nan)
     centre = np.where(limit > 1, centre, np.nan)
     scale = scale_of(design)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from scipy.stats import norm
 
 import hierlmm as hl
 from hierlmm.bayes.priors import Between, HalfCauchy, Normal, Priors, Uniform
@@ -117,6 +118,70 @@ def test_draws_are_of_the_posterior_that_is_summarised():
         assert_allclose((drawn["tau"] < got.A[end][1]).mean(), level, atol=0.01)
         below = (drawn["theta"] < got.areas[end].to_numpy()).mean(axis=0)
         assert_allclose(below, level, atol=0.01)
+
+
+def rings(parts):
+    """Twelve areas in as many rings as asked for, all with data but the last, and one area of no ring."""
+    k = M // parts
+    ring = (np.roll(np.eye(k), 1, 1) + np.roll(np.eye(k), -1, 1)) / 2
+    table, _ = data()
+    table["y"] = table["y"].fillna(1.0).where(table.index < M - 1)
+    alone = pd.DataFrame({"area": ["alone"], "y": [np.nan], "x": [0.3], "D": [np.nan]})
+    W = np.zeros((M + 1, M + 1))
+    W[:M, :M] = np.kron(np.eye(parts), ring)
+    labels = [*LABELS, "alone"]
+    return pd.concat([table, alone], ignore_index=True), pd.DataFrame(W, labels, labels)
+
+
+def given(table, W, A, rho):
+    """Likelihood with β integrated out, mean and covariance of β, of dense matrices."""
+    s, X = table["y"].notna().to_numpy(), np.column_stack([np.ones(len(table)), table["x"]])
+    B = np.linalg.inv(np.eye(len(W)) - rho * W.to_numpy())
+    Vi = np.linalg.inv(A * (B @ B.T)[np.ix_(s, s)] + np.diag(table["D"][s]))
+    cov = np.linalg.inv(X[s].T @ Vi @ X[s])
+    beta = cov @ X[s].T @ Vi @ table["y"][s]
+    r = table["y"][s] - X[s] @ beta
+    return np.sqrt(np.linalg.det(Vi) * np.linalg.det(cov)) * np.exp(-(r @ Vi @ r) / 2), beta, cov
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_moments_that_the_end_of_rho_takes_away_are_not_reported(parts):
+    """Density times δ^k at distance δ of ρ = 1: mean and sd of β₀, and of an area alone, exist where it is integrable.
+
+    Slope, means of areas in the fit and of those connected to them stay; a normal prior, or an earlier end, gives back.
+    """
+    table, W = rings(parts)
+    near, nearer = (given(table, W, 1.0, 1 - delta) for delta in (1e-3, 1e-4))
+    falls = np.log10(near[0] / nearer[0])  # density like δ to this
+    grows = np.log10(nearer[2][0, 0] / near[2][0, 0])  # variance of β₀ like δ to minus this
+    mean_exists, sd_exists = falls - grows / 2 > -0.9, falls - grows > -0.9
+
+    got = hl.posterior(SPEC, table, draws=0, seed=1, matrices={"W": W})
+
+    rows = got.predict(pd.DataFrame({"area": ["a0", "a11", "alone", "new"], "x": 0.0}))
+    for found in (got.fixed_effects.estimate[0], *got.areas["estimate"][-1:], *rows["estimate"][2:]):
+        assert np.isfinite(found) == mean_exists
+    for found in (got.fixed_effects.se[0], got.cov_beta[0, 0], *got.areas["se"][-1:], *rows["se"][2:]):
+        assert np.isfinite(found) == sd_exists
+    assert np.isfinite([*got.areas["se"][:-1], *rows["se"][:2], got.fixed_effects.se[1]]).all()
+    assert any("As rho nears 1" in note for note in got.notes) == (not sd_exists)
+    for prior in (Priors(rho=Between(-1, 0.9)), Priors(fixed={"Intercept": Normal(0, 10)})):
+        assert np.isfinite(hl.posterior(SPEC, table, prior, draws=0, seed=1, matrices={"W": W}).areas["se"]).all()
+
+
+def test_intervals_stand_where_moments_do_not_exist():
+    """2.5 and 97.5 % of the dense mixture over (A, ρ) lie below the ends that are given of β₀, to 1e-5."""
+    table, W = rings(1)
+    got = hl.posterior(SPEC, table, draws=0, seed=1, matrices={"W": W}).fixed_effects
+    total = np.zeros(3)
+    t = np.linspace(-2.15, 2.15, 60)  # double exponential in ρ
+    for x, slope in zip(np.sinh(t) * np.pi / 2, np.cosh(t), strict=True):
+        for tau in np.exp(np.linspace(-10, 6, 80)):
+            weight, beta, cov = given(table, W, tau**2, np.tanh(x))
+            below = norm.cdf([got.lower[0], got.upper[0]], beta[0], np.sqrt(cov[0, 0]))
+            total += weight * tau * slope / np.cosh(x) ** 2 * np.array([1.0, *below])
+
+    assert_allclose(total[1:] / total[0], [0.025, 0.975], atol=1e-5)
 
 
 def test_with_rho_held_near_zero_it_is_the_ordinary_posterior():
