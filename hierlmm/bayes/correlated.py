@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.types import AreaDesign, NewRows
-from hierlmm.likelihood.area.correlated import Rotation, blocks_of, rotation
+from hierlmm.likelihood.area.correlated import Rotation, sampling_errors
 from hierlmm.likelihood.area.moments import Moments, moments
 
 Array = NDArray[np.float64]
@@ -34,9 +34,8 @@ class Turned:
 
 def turned(design: AreaDesign) -> Turned:
     """The areas in the fit of a design with a `covariance`, rotated."""
-    assert design.covariance is not None
     into = design.sampled
-    errors = rotation(blocks_of(design.covariance[np.ix_(into, into)]))
+    errors = sampling_errors(design.D, design.covariance, into)
     return Turned(errors.forward(design.y[into] - design.offset[into]), errors.forward(design.X[into]), errors)
 
 

@@ -18,7 +18,7 @@ from hierlmm.bayes.families import SDPrior
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.rhoprior import Between
 from hierlmm.design.types import AreaDesign
-from hierlmm.likelihood.area.correlated import Rotation, blocks_of, independent, rotation
+from hierlmm.likelihood.area.correlated import sampling_errors
 from hierlmm.likelihood.area.moments import moments
 from hierlmm.likelihood.area.spatial import Node, Problem, node, problem, rough_node
 
@@ -38,14 +38,8 @@ def problem_of(design: AreaDesign) -> Problem:
     assert design.proximity is not None
     inside = design.sampled
     y = design.y[inside] - design.offset[inside]
-    return problem(np.asarray(design.proximity), y, design.X, _errors(design), inside)
-
-
-def _errors(design: AreaDesign) -> Rotation:
-    inside = design.sampled
-    if design.covariance is None:
-        return independent(design.D[inside])
-    return rotation(blocks_of(design.covariance[np.ix_(inside, inside)]))
+    errors = sampling_errors(design.D, design.covariance, inside)
+    return problem(np.asarray(design.proximity), y, design.X, errors, inside)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -87,7 +87,7 @@ def covariance(name: str, given: Matrix, areas: pd.Index, used: NDArray[np.bool_
     Raises DesignError naming the areas between which it is not finite or not symmetric, or which make it singular.
     """
     inside = np.ix_(used, used)
-    S, labels = given[inside], areas[used]
+    S, labels = given.copy() if used.all() else given[inside], areas[used]
     if not np.isfinite(S).all():
         bad = ~np.isfinite(S)
         raise DesignError(
@@ -108,6 +108,8 @@ def covariance(name: str, given: Matrix, areas: pd.Index, used: NDArray[np.bool_
     for block in _blocks(len(S), rows, columns):
         part = S[np.ix_(block, block)] / np.outer(sd[block], sd[block])
         _check_definite(name, part, labels[block])
+    if used.all():
+        return frozen(S)
     values = given.copy()
     values[inside] = S
     return frozen(values)

@@ -96,9 +96,7 @@ def read_blocks(name: str, given: object) -> Labelled:
     if not given:
         raise DesignError(f"A sequence of diagonal blocks must have one; {name} is empty.")
     blocks = [read_matrix(f"{name}[{k}]", block) for k, block in enumerate(given)]
-    labels = blocks[0].labels
-    for block in blocks[1:]:
-        labels = labels.append(block.labels)
+    labels = blocks[0].labels.append([block.labels for block in blocks[1:]])
     _check_once(name, labels)
     values = np.zeros((len(labels), len(labels)))
     start = 0
@@ -157,13 +155,18 @@ def _same_labels(name: str, rows: pd.Index, columns: pd.Index) -> NDArray[np.int
 def aligned(matrix: Labelled, areas: pd.Index, needed: NDArray[np.bool_]) -> Matrix:
     """(M, M) values in the order of the areas, nan where an area that is not `needed` is absent.
 
-    Raises DesignError naming areas that are needed and absent, and labels that are no area of the data.
+    It is the array of the matrix itself where that is in this order. Raises DesignError naming areas that are needed
+    and absent, and labels that are no area of the data.
     """
     place = matrix.labels.get_indexer(areas)
     strange = matrix.labels[~matrix.labels.isin(areas)]
     lost = areas[needed & (place < 0)]
     if len(lost) or len(strange):
         raise DesignError(_unmatched(matrix.name, lost, strange, areas, matrix.labels))
+    if np.array_equal(place, np.arange(len(matrix.labels))):
+        return matrix.values
+    if (place >= 0).all():
+        return matrix.values[np.ix_(place, place)]
     values = np.full((len(areas), len(areas)), np.nan)
     there = np.flatnonzero(place >= 0)
     values[np.ix_(there, there)] = matrix.values[np.ix_(place[there], place[there])]

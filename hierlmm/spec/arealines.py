@@ -41,7 +41,10 @@ def area_lines(spec: ModelSpec, residual: AreaResidual) -> list[str]:
         )
     if spec.transformation is not None:
         lines.append(f"Estimates are taken back to the scale of {spec.response}.")
-    return [*lines, *(text for (name, value), text in TREATED.items() if getattr(residual, name, None) == value)]
+    treated = [text for (name, value), text in TREATED.items() if getattr(residual, name, None) == value]
+    if isinstance(spec.area_effects, SAR):
+        treated = [text.replace("from the covariates.", "from the covariates and neighbours.") for text in treated]
+    return [*lines, *treated]
 
 
 def _effects(spec: ModelSpec, area: str) -> list[str]:

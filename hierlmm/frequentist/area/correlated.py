@@ -26,7 +26,7 @@ from hierlmm.frequentist.area.mse import (
 )
 from hierlmm.frequentist.area.notes import fit_notes
 from hierlmm.frequentist.area.results import AreaFit
-from hierlmm.likelihood.area.correlated import Reduced, Rotation, blocks_of, reduced, rotation
+from hierlmm.likelihood.area.correlated import Reduced, Rotation, reduced, sampling_errors
 from hierlmm.likelihood.area.correlated_matrix import RotatedErrors
 from hierlmm.likelihood.area.errors import Asymptotics, ErrorTerms, positive
 from hierlmm.likelihood.area.errors_integrated import integrated_factor
@@ -58,10 +58,7 @@ class Turned:
 
 def turned(design: AreaDesign) -> Turned:
     """Rotate the areas in the fit of a design that has a `covariance`; the others stay as they are."""
-    assert design.covariance is not None
-    inside = np.flatnonzero(design.sampled)
-    errors = rotation(blocks_of(design.covariance[np.ix_(inside, inside)]))
-    return turned_by(design, errors)
+    return turned_by(design, sampling_errors(design.D, design.covariance, design.sampled))
 
 
 def turned_by(design: AreaDesign, errors: Rotation) -> Turned:
@@ -139,7 +136,8 @@ def _notes(at: Turned) -> tuple[str, ...]:
     m = len(at.errors.d)
     if sizes == [1]:
         return ("The sampling covariance has no entry off its diagonal: the sampling errors are independent.",)
-    blocks = "one block" if number == 1 else f"{number} blocks of {sizes[0]} to {sizes[-1]} areas"
+    span = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    blocks = "one block" if number == 1 else f"{number} blocks of {span} areas"
     return (
         f"Sampling errors are correlated by a known covariance of {m} areas in {blocks}: gamma is the weight of an "
         "area's own direct estimate, beside which those of the areas it is correlated with count too.",

@@ -14,13 +14,13 @@ from hierlmm.frequentist.area.mse import Information
 from hierlmm.frequentist.area.notes import above_direct
 from hierlmm.frequentist.area.results import AreaOutcome
 from hierlmm.frequentist.area.spatial_results import SpatialAreaFit
-from hierlmm.likelihood.area.correlated import Rotation, blocks_of, independent, rotation
+from hierlmm.likelihood.area.correlated import sampling_errors
 from hierlmm.likelihood.area.errors import positive
 from hierlmm.likelihood.area.spatial import Node, Problem, node, problem
 from hierlmm.likelihood.area.spatial_derivatives import Method, curvature, derivatives
 from hierlmm.likelihood.area.spatial_errors import SpatialBlup, errors, predict
 from hierlmm.likelihood.area.spatial_integrated import integrated_errors
-from hierlmm.likelihood.area.spatial_search import SpatialEstimate, SpatialPlace, maximise
+from hierlmm.likelihood.area.spatial_search import END, SpatialEstimate, SpatialPlace, maximise
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -46,15 +46,8 @@ def problem_of(design: AreaDesign) -> Problem:
     assert design.proximity is not None
     inside = design.sampled
     y = design.y[inside] - design.offset[inside]
-    return problem(np.asarray(design.proximity), y, design.X, sampling_errors(design), inside)
-
-
-def sampling_errors(design: AreaDesign) -> Rotation:
-    """The covariance of the sampling errors of the areas in the fit, as its rotation."""
-    inside = design.sampled
-    if design.covariance is None:
-        return independent(design.D[inside])
-    return rotation(blocks_of(design.covariance[np.ix_(inside, inside)]))
+    errors = sampling_errors(design.D, design.covariance, inside)
+    return problem(np.asarray(design.proximity), y, design.X, errors, inside)
 
 
 def fit_spatial(method: str, design: AreaDesign, information: Information = "trace") -> SpatialAreaFit:
@@ -114,6 +107,17 @@ def fit_spatial(method: str, design: AreaDesign, information: Information = "tra
         marginal_loglik=estimate.loglik_ml,
         notes=(*design.notes, *_notes(design, estimate, terms, eblup)),
     )
+
+
+def unconnected(design: AreaDesign) -> NDArray[np.bool_]:
+    """(M,) areas that no chain of neighbours, either way, connects to an area in the fit."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    number, label = connected_components(csr_array(np.asarray(design.proximity) != 0), directed=False)
+    reached = np.zeros(number, dtype=bool)
+    reached[label[design.sampled]] = True
+    return np.asarray((design.role == "unsampled") & ~reached[label])
 
 
 def check_method(method: str) -> Method:
@@ -216,11 +220,22 @@ def _notes(design: AreaDesign, estimate: SpatialEstimate, terms: _Terms, eblup: 
         yield (
             f"The likelihood has {len(estimate.optima)} local maxima in (A, rho): {where}; the estimate is the highest."
         )
-    if (unsampled := role == "unsampled").any():
+    unsampled, apart = role == "unsampled", unconnected(design)
+    if (near := unsampled & ~apart).any():
         yield (
-            f"No direct estimate, not in the fit: {listed(areas[unsampled])}. They are in the proximity matrix, so "
-            "that their effects are predicted from those of their neighbours."
+            f"No direct estimate, not in the fit; effects follow from those of their neighbours: {listed(areas[near])}."
         )
+    if apart.any():
+        yield (
+            "No direct estimate, not in the fit, and not connected to any area that is, so that the estimate is "
+            f"synthetic: {listed(areas[apart])}."
+        )
+        if estimate.place is not SpatialPlace.INTERIOR:
+            yield (
+                f"The mse of {listed(areas[apart])}, as of areas outside the proximity matrix, has no value to rely on "
+                "here: averaged over rho, it grows without bound as rho nears an end where the coefficients are not "
+                f"identified, and what is given stops a {END:g} part of the interval before it."
+            )
     if (direct := role == "direct").any():
         yield (
             f"Sampling variance 0, not in the fit: {listed(areas[direct])}. The direct estimate stands, with mse 0; it "

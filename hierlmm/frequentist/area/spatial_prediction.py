@@ -15,7 +15,7 @@ from hierlmm.design.types import NewRows
 from hierlmm.errors import FitError
 from hierlmm.frequentist.area.mse import Information
 from hierlmm.frequentist.area.prediction import own_rows
-from hierlmm.frequentist.area.spatial import check_method, problem_of, rho_held
+from hierlmm.frequentist.area.spatial import check_method, problem_of, rho_held, unconnected
 from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.area.transformed import predicted
 from hierlmm.frequentist.bootstrap.arguments import check_count
@@ -41,7 +41,7 @@ Places = NDArray[np.intp]
 CONTAINS = {
     "eblup": "area effect given the direct estimates of the area and of the others (g1), coefficients (g2), A and rho",
     "neighbours": "area effect given the direct estimates of other areas alone (g1), coefficients (g2), A and rho",
-    "synthetic": "a new draw of the area effect, without neighbours (A), and coefficients; no direct estimate",
+    "synthetic": "a new draw of the area effect, which no direct estimate informs, and coefficients",
     "direct": "nothing: sampling variance 0, the direct estimate stands",
 }
 
@@ -68,7 +68,8 @@ def predict(fit: SpatialAreaFit, new: object, level: float) -> pd.DataFrame:
 
     A row of an area of the proximity matrix has that area's effect: with a direct estimate of its own ("eblup"), or
     predicted from those of its neighbours alone ("neighbours"). An area outside the matrix has no neighbours, and is a
-    new draw with variance A ("synthetic"); one whose sampling variance is 0 keeps its direct estimate ("direct").
+    new draw with variance A ("synthetic"), as one is that no chain of neighbours connects to the fit; one whose
+    sampling variance is 0 keeps its direct estimate ("direct").
     `frame.attrs["se_contains"]` says of each basis what its se covers.
     """
     rows = own_rows(fit) if new is None else encode(fit.design, new)
@@ -83,6 +84,7 @@ def predict(fit: SpatialAreaFit, new: object, level: float) -> pd.DataFrame:
     estimate = rows.offset + now.problem.model.ols(rows.X) + x @ delta + np.where(known, fit.effect[area], 0.0)
     estimate = np.where(direct, design.y[area], estimate)
     mse = np.where(direct, 0.0, row_errors(fit, now, x, area))
+    role = np.where(known & unconnected(design)[area], "outside", role)
     frame = _framed(rows, estimate, mse, np.where(known, fit.gamma[area], 0.0), role, level)
     return frame if fit.spec.transformation is None else predicted(fit, frame, rows.X, level)
 

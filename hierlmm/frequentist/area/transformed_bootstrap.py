@@ -25,7 +25,7 @@ from hierlmm.frequentist.area.transformed import back_transformed, estimates, ki
 from hierlmm.frequentist.area.transformed_results import BackTransformed
 from hierlmm.frequentist.bootstrap.arguments import check_count, generator_of
 from hierlmm.frequentist.bootstrap.progress import Progress, check_progress, shown
-from hierlmm.likelihood.area.correlated import Rotation, blocks_of, independent, rotation
+from hierlmm.likelihood.area.correlated import Rotation, sampling_errors
 from hierlmm.likelihood.area.many import estimate_many, predict_many
 from hierlmm.likelihood.area.scales import SCALES
 
@@ -110,10 +110,7 @@ def _world(fit: AreaFit) -> _World:
     design = fit.design
     into, out = np.flatnonzero(design.sampled), np.flatnonzero(design.role == "unsampled")
     order = np.concatenate([into, out])
-    if design.covariance is None:
-        rotated = independent(design.D[into])
-    else:
-        rotated = rotation(blocks_of(design.covariance[np.ix_(into, into)]))
+    rotated = sampling_errors(design.D, design.covariance, design.sampled)
     return _World(order, fit.synthetic[order], design.offset[order], design.X[order], rotated, into.size)
 
 

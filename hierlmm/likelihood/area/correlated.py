@@ -110,6 +110,13 @@ def rotation(blocks: Iterable[tuple[Places, Matrix]]) -> Rotation:
     return Rotation(d, tuple(stacks))
 
 
+def sampling_errors(D: Vector, S: Matrix | None, inside: NDArray[np.bool_]) -> Rotation:
+    """The rotation of the errors of the areas `inside` (M,): variances D (M,), or where there is one covariance S."""
+    if S is None:
+        return independent(D[inside])
+    return rotation(blocks_of(S if inside.all() else S[np.ix_(inside, inside)]))
+
+
 def blocks_of(S: Matrix) -> list[tuple[Places, Matrix]]:
     """The independent blocks of a covariance matrix S (m, m), in the order of their first areas: its components."""
     from scipy.sparse import csr_array

@@ -7,6 +7,9 @@ Where Â = 0 or ρ̂ is at its end an expansion around the estimate says nothing
 for a prediction θ̂ that is any function of the data. ρ is uniform over its interval, and A has the prior that
 `errors_integrated` takes for its matrix: flat, and (A + D̃)⁻² where m <= p + 4, D̃ the median eigenvalue of the
 covariance of the sampling errors. The matrix is positive semidefinite.
+
+For a row that no area in the fit is connected to there may be no such average: where the null vector of I − ρW at an
+end is among the columns of X, G2 grows there faster than the likelihood falls, and what is given is that of the grid.
 """
 
 from __future__ import annotations

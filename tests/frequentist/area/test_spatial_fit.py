@@ -179,6 +179,28 @@ def test_the_test_of_rho_compares_with_the_fit_of_independent_effects():
     assert (lower < 0 < upper) == (test.p > 0.05)
 
 
+@pytest.mark.parametrize("level", [1.0, 0.0])
+def test_an_island_without_data_is_synthetic(level):
+    """No neighbour informs it: estimate x'b, error A and that of x'b, said so; where A is 0 its mse is warned of."""
+    table, W = small(1)
+    table.loc[3, "y"] = np.nan
+    if not level:
+        table["y"] = 1 + table["x"] + 0.1 * np.sqrt(table["D"]) * (-1) ** table.index.to_numpy()
+        table.loc[[3, 5, 9], "y"] = np.nan
+
+    got = hl.fit(SMALL, table, "reml", matrices={"W": W})
+
+    x = np.array([1.0, table["x"][3]])
+    assert_allclose(got.eblup[3], x @ got.beta, rtol=1e-12)
+    assert got.predict(table)["basis"].iloc[[3, 5]].tolist() == ["synthetic", "neighbours"]
+    said = [note for note in got.notes if "not connected to any area" in note]
+    assert [note.endswith("r3.") for note in said] == [True]
+    assert (got.A_hat > 0) == bool(level)
+    assert any("grows without bound" in note for note in got.notes) == (got.A_hat == 0)
+    if level:
+        assert_allclose(got.g1[3] + got.g2[3], got.A_hat + x @ got.vcov_beta @ x, rtol=1e-10)
+
+
 def test_zero_variance_leaves_rho_undetermined():
     """Â = 0: ρ nan and said to be so, its interval all that is admissible, errors positive and above g2."""
     table, W = small(3, A=0.0, factor=0.3)
