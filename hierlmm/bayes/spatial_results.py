@@ -14,12 +14,13 @@ from hierlmm.bayes.arearesults import AreaPosterior
 from hierlmm.bayes.areascale import Nodes, on_data_scale, scale_of
 from hierlmm.bayes.results import TAILS, Estimates
 from hierlmm.bayes.tables import area_summary, table
+from hierlmm.likelihood.area.spatial import unconnected
 
 Array = NDArray[np.float64]
 CONTAINS = {
     "posterior": "area effect given its data and those of its neighbours, coefficients, area variance and rho",
     "neighbours": "area effect given the data of its neighbours alone, coefficients, area variance and rho",
-    "synthetic": "a new draw of the area effect without neighbours, coefficients and area variance; no direct estimate",
+    "synthetic": "a new draw of the area effect, which no direct estimate informs, coefficients and area variance",
     "direct": "nothing: sampling variance 0, the direct estimate stands",
 }
 
@@ -60,7 +61,9 @@ class SpatialAreaPosterior(AreaPosterior):
         ends = Limits.of(Surface.of(design, self.priors)).of_rows(rows.X, area)
         direct = role == "direct"
         mean[:, direct], variance[:, direct], gamma[:, direct] = design.y[area[direct]], 0.0, 1.0
-        return _framed(self, rows.groups[0], rows.index, rows.X, role, (mean, variance, gamma), ends)
+        apart = unconnected(np.asarray(design.proximity), design.sampled)
+        basis = np.where((role == "unsampled") & apart[area], "outside", role)
+        return _framed(self, rows.groups[0], rows.index, rows.X, basis, (mean, variance, gamma), ends)
 
     def summary(self) -> str:
         """Model, priors, β, the area variance, ρ and the first areas, 80 columns wide."""

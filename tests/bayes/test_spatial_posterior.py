@@ -159,6 +159,7 @@ def test_moments_that_the_end_of_rho_takes_away_are_not_reported(parts):
     got = hl.posterior(SPEC, table, draws=0, seed=1, matrices={"W": W})
 
     rows = got.predict(pd.DataFrame({"area": ["a0", "a11", "alone", "new"], "x": 0.0}))
+    assert rows["basis"].tolist() == ["posterior", "neighbours", "synthetic", "synthetic"]
     for found in (got.fixed_effects.estimate[0], *got.areas["estimate"][-1:], *rows["estimate"][2:]):
         assert np.isfinite(found) == mean_exists
     for found in (got.fixed_effects.se[0], got.cov_beta[0, 0], *got.areas["se"][-1:], *rows["se"][2:]):

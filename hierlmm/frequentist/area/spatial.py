@@ -16,7 +16,7 @@ from hierlmm.frequentist.area.results import AreaOutcome
 from hierlmm.frequentist.area.spatial_results import SpatialAreaFit
 from hierlmm.likelihood.area.correlated import sampling_errors
 from hierlmm.likelihood.area.errors import positive
-from hierlmm.likelihood.area.spatial import Node, Problem, node, problem
+from hierlmm.likelihood.area.spatial import Node, Problem, node, problem, unconnected
 from hierlmm.likelihood.area.spatial_derivatives import Method, curvature, derivatives
 from hierlmm.likelihood.area.spatial_errors import SpatialBlup, errors, predict
 from hierlmm.likelihood.area.spatial_integrated import integrated_errors
@@ -107,17 +107,6 @@ def fit_spatial(method: str, design: AreaDesign, information: Information = "tra
         marginal_loglik=estimate.loglik_ml,
         notes=(*design.notes, *_notes(design, estimate, terms, eblup)),
     )
-
-
-def unconnected(design: AreaDesign) -> NDArray[np.bool_]:
-    """(M,) areas that no chain of neighbours, either way, connects to an area in the fit."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
-    number, label = connected_components(csr_array(np.asarray(design.proximity) != 0), directed=False)
-    reached = np.zeros(number, dtype=bool)
-    reached[label[design.sampled]] = True
-    return np.asarray((design.role == "unsampled") & ~reached[label])
 
 
 def check_method(method: str) -> Method:
@@ -220,7 +209,8 @@ def _notes(design: AreaDesign, estimate: SpatialEstimate, terms: _Terms, eblup: 
         yield (
             f"The likelihood has {len(estimate.optima)} local maxima in (A, rho): {where}; the estimate is the highest."
         )
-    unsampled, apart = role == "unsampled", unconnected(design)
+    unsampled = role == "unsampled"
+    apart = unsampled & unconnected(np.asarray(design.proximity), design.sampled)
     if (near := unsampled & ~apart).any():
         yield (
             f"No direct estimate, not in the fit; effects follow from those of their neighbours: {listed(areas[near])}."

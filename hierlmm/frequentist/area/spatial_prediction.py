@@ -15,14 +15,14 @@ from hierlmm.design.types import NewRows
 from hierlmm.errors import FitError
 from hierlmm.frequentist.area.mse import Information
 from hierlmm.frequentist.area.prediction import own_rows
-from hierlmm.frequentist.area.spatial import check_method, problem_of, rho_held, unconnected
+from hierlmm.frequentist.area.spatial import check_method, problem_of, rho_held
 from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.area.transformed import predicted
 from hierlmm.frequentist.bootstrap.arguments import check_count
 from hierlmm.frequentist.profile import ProfileCurve
 from hierlmm.likelihood.area.correlated_matrix import DenseErrors
 from hierlmm.likelihood.area.errors import positive
-from hierlmm.likelihood.area.spatial import Node, Problem, node, weighted
+from hierlmm.likelihood.area.spatial import Node, Problem, node, unconnected, weighted
 from hierlmm.likelihood.area.spatial_derivatives import Curvature, curvature, derivatives
 from hierlmm.likelihood.area.spatial_errors import SpatialBlup, errors, leading_matrix
 from hierlmm.likelihood.area.spatial_errors import predict as blup_at
@@ -84,7 +84,7 @@ def predict(fit: SpatialAreaFit, new: object, level: float) -> pd.DataFrame:
     estimate = rows.offset + now.problem.model.ols(rows.X) + x @ delta + np.where(known, fit.effect[area], 0.0)
     estimate = np.where(direct, design.y[area], estimate)
     mse = np.where(direct, 0.0, row_errors(fit, now, x, area))
-    role = np.where(known & unconnected(design)[area], "outside", role)
+    role = np.where((role == "unsampled") & unconnected(now.problem.W, design.sampled)[area], "outside", role)
     frame = _framed(rows, estimate, mse, np.where(known, fit.gamma[area], 0.0), role, level)
     return frame if fit.spec.transformation is None else predicted(fit, frame, rows.X, level)
 

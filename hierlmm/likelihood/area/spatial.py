@@ -67,6 +67,17 @@ def problem(W: Matrix, y: Vector, X: Matrix, errors: Rotation, inside: NDArray[n
     return Problem(W, at, out, X, model, errors, admissible(W))
 
 
+def unconnected(W: Matrix, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(M,) areas that no chain of neighbours, either way, connects to one of the areas `inside` (M,)."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    number, label = connected_components(csr_array(W != 0), directed=False)
+    reached = np.zeros(number, dtype=bool)
+    reached[label[inside]] = True
+    return np.asarray(~reached[label])
+
+
 def admissible(W: Matrix) -> tuple[float, float]:
     """The open interval of ρ: 1/λ over the real eigenvalues of W, the most negative and the largest.
 
