@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from hierlmm.bayes.compile_backend import backend
@@ -130,9 +130,11 @@ def parametrisation(design: LMMDesign | AreaDesign) -> dict[str, Centring]:
     return mode.centring
 
 
-def without_sampler(priors: ResolvedPriors) -> tuple[str, ...]:
+def without_sampler(priors: ResolvedPriors | CompoundPriors) -> tuple[str, ...]:
     """Names of the parameters whose priors cannot be drawn from: flat, or known by their density only."""
     names = [term for term, prior in zip(priors.terms, priors.fixed, strict=True) if prior is None]
+    if isinstance(priors, CompoundPriors):
+        return (*names, *([] if has_sampler(priors.tau) else [f"sd({priors.unit})"]))
     for factor in priors.factors:
         names += [
             f"sd({factor.name}:{coefficient})"
@@ -145,7 +147,7 @@ def without_sampler(priors: ResolvedPriors) -> tuple[str, ...]:
 
 
 def prior_predictive(
-    spec: ModelSpec,
+    spec: ModelSpec | CompoundSpec,
     data: object,
     priors: Priors | str | Iterable[str] | None = None,
     draws: int = 1000,
@@ -161,8 +163,7 @@ def prior_predictive(
     """
     import xarray as xr
 
-    design = supported_design(spec, data, matrices)
-    resolved = priors_from(priors).resolve(design)
+    model_of, resolved = _unbuilt(spec, data, priors_from(priors), matrices)
     improper = without_sampler(resolved)
     if improper:
         raise PriorError(
@@ -170,10 +171,25 @@ def prior_predictive(
             f"one known by its density only, for {listed(improper)}. Give these proper priors, such as "
             "hl.Priors(fixed=hl.priors.Normal(0, 10), sd=hl.priors.HalfNormal(1))."
         )
-    model = compile_model(design, resolved)
+    model = model_of()
     with warnings.catch_warnings(), model:
         warnings.simplefilter("ignore")
         drawn = backend().pm.sample_prior_predictive(draws=draws, random_seed=seed)
     tree = drawn if isinstance(drawn, xr.DataTree) else drawn.to_datatree()
     kept = {name: tree[name].to_dataset() for name in ("prior", "prior_predictive")}
     return xr.DataTree.from_dict(kept)
+
+
+def _unbuilt(
+    spec: ModelSpec | CompoundSpec, data: object, priors: Priors, matrices: Mapping[str, object] | None
+) -> tuple[Callable[[], pm.Model], ResolvedPriors | CompoundPriors]:
+    """What builds the hierarchical model, and its priors."""
+    if isinstance(spec, CompoundSpec):
+        from hierlmm.bayes.compoundengine import compound_design, resolve
+
+        units = compound_design(spec, data, matrices)
+        own = resolve(priors, units)
+        return lambda: compile_compound(units, own), own
+    design = supported_design(spec, data, matrices)
+    resolved = priors.resolve(design)
+    return lambda: compile_model(design, resolved), resolved

@@ -77,7 +77,9 @@ def compound_model(design: CompoundDesign, priors: CompoundPriors, form: str) ->
     with b.pm.Model(coords=coords) as model:
         X = b.pm.Data("X", data.X, dims=("unit", "term"))
         eta = b.pm.Data("offset", data.offset, dims="unit")
-        size = b.pm.Data("exposure" if poisson else "trials", data.size, dims="unit")
+        size = b.pm.Data(
+            "exposure" if poisson else "trials", data.size if poisson else data.size.astype(np.int64), dims="unit"
+        )
         y = b.pm.Data("y_observed", data.y.astype(np.int64), dims="unit")
         if design.fixed:
             eta = b.pt.dot(X, _beta(priors, mode)) + eta
@@ -92,13 +94,13 @@ def compound_model(design: CompoundDesign, priors: CompoundPriors, form: str) ->
 
 
 def _beta(priors: CompoundPriors, mode: CompoundMode) -> Any:
-    b = backend()
-    if not isinstance(priors.fixed[0], FlatProbability):
+    """Coefficients; a mean that is flat on the probability is a standard logistic variable on the logit."""
+    if priors.fixed != (FlatProbability(),):
         normals = tuple(None if isinstance(prior, FlatProbability) else prior for prior in priors.fixed)
         return fixed_effects(normals, mode.beta, mode.beta_root)
-    beta = fixed_effects((None,), mode.beta, mode.beta_root)
-    b.pm.Potential("beta_prior", -(b.pt.softplus(beta) + b.pt.softplus(-beta)).sum())
-    return beta
+    b = backend()
+    move = b.Linear(mode.beta_root, mode.beta)
+    return b.pm.Logistic("beta", 0.0, 1.0, dims="term", initval=mode.beta, transform=move)
 
 
 def _marginal(poisson: bool, mu: Any, precision: Any, size: Any, y: Any) -> None:

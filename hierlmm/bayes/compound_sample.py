@@ -15,12 +15,13 @@ from hierlmm.bayes.compoundposterior import Quantity, assembled, missing, quanti
 from hierlmm.bayes.compoundpriors import CompoundPriors
 from hierlmm.bayes.compoundpropriety import compound_propriety, mean_limit
 from hierlmm.bayes.compoundresults import CompoundPosterior
+from hierlmm.bayes.compoundunits import prior_means
 from hierlmm.bayes.results import Draws, Estimates
 from hierlmm.bayes.sample import Form, NutsOptions, run
 from hierlmm.bayes.sample_summaries import summarise
 from hierlmm.design.compound import CompoundDesign
 from hierlmm.likelihood.compound.conjugate import posterior
-from hierlmm.likelihood.compound.marginal import Counts, mean_of
+from hierlmm.likelihood.compound.marginal import mean_of
 from hierlmm.likelihood.compound.maximum import estimate, informative
 from hierlmm.likelihood.compound.profile import profile
 
@@ -76,11 +77,10 @@ def away_from_zero(target: CompoundTarget) -> bool:
 
 def complete(design: CompoundDesign, draws: Draws, rng: np.random.Generator) -> Draws:
     """Draws of beta, tau and theta of every unit: those sampled, or from the conjugate law; new ones from the prior."""
-    family: Counts = "poisson" if design.spec.family == "poisson" else "binomial"
     tau = draws.variables["tau"][1]
     beta = draws.variables["beta"][1] if "beta" in draws.variables else np.zeros((*tau.shape, 0))
-    mu = mean_of(family, beta @ design.X.T + design.offset)
-    theta = posterior(family, design.y, design.size, mu, tau[..., None] ** 2).draw(rng, mu.shape)
+    mu = prior_means(design, beta, slice(None))
+    theta = posterior(design.spec.family, design.y, design.size, mu, tau[..., None] ** 2).draw(rng, mu.shape)
     if "theta" in draws.variables:
         theta[..., design.sampled] = draws.variables["theta"][1]
     return Draws(
@@ -106,7 +106,7 @@ def _with_draws(
 ) -> CompoundPosterior:
     design, family = post.design, target.data.family
     eta = beta @ design.X.T + design.offset
-    mu = mean_of(family, eta)
+    mu = prior_means(design, beta, slice(None))
     gamma = posterior(family, design.y, design.size, mu, tau[:, None] ** 2).gamma.mean(axis=0)
     prior_mean = mu.mean(axis=0) if mean_limit(target) > 1 else mean_of(family, eta.mean(axis=0))
     exists, spread = post.finite.T
