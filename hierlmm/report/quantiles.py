@@ -117,7 +117,8 @@ def _quantiles(ax: Axes, labels: list[str], values: Array, line: tuple[float, fl
     band = NORMAL_975 * spread
     ax.fill_between(z[shown], (centre - band)[shown], (centre + band)[shown], color="0.9", linewidth=0)
     ax.plot(z[shown], centre[shown], color=GUIDE, linewidth=1)
-    ax.plot(z[shown], values[order][shown], "o", color=FIT, markersize=3.2 if values.size < 400 else 1.8, linestyle="none")
+    size = 3.2 if values.size < 400 else 1.8
+    ax.plot(z[shown], values[order][shown], "o", color=FIT, markersize=size, linestyle="none")
     for k in np.argsort(np.abs(values[order]))[::-1][: NAMED if values.size > 5 else 0]:
         side = -1 if z[k] > 0 else 1
         ax.annotate(
