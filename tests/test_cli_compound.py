@@ -57,7 +57,7 @@ REFUSED = {
     "a report": (("fit", "lip-cancer", "-o", "out.html"), "found --output"),
     "a method of another family": (("fit", "lip-cancer", "--method", "james_stein"), "james_stein"),
     "a prior of no parameter": (("compare", "lip-cancer", "--prior", "residual=halfnormal(1)"), "residual"),
-    "a table of another model": (("fit", "lip-cancer", "--format", "csv", "--table", "areas"), "is one of hyperparameters, units"),
+    "a table of another model": (("fit", "lip-cancer", "--format", "csv", "--table", "areas"), "is one of hyper"),
 }
 
 
