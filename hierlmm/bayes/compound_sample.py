@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from hierlmm.bayes.compile_mode import NEAR_ZERO
 from hierlmm.bayes.compound_compile import compound_model
 from hierlmm.bayes.compounddensity import CompoundTarget
-from hierlmm.bayes.compoundposterior import Quantity, assembled, missing, quantities
+from hierlmm.bayes.compoundposterior import Quantity, assembled, centre_of, missing, quantities
 from hierlmm.bayes.compoundpriors import CompoundPriors
-from hierlmm.bayes.compoundpropriety import compound_propriety, mean_limit
+from hierlmm.bayes.compoundpropriety import compound_propriety
 from hierlmm.bayes.compoundresults import CompoundPosterior
 from hierlmm.bayes.compoundunits import prior_means
 from hierlmm.bayes.results import Draws, Estimates
@@ -108,7 +108,9 @@ def _with_draws(
     eta = beta @ design.X.T + design.offset
     mu = prior_means(design, beta, slice(None))
     gamma = posterior(family, design.y, design.size, mu, tau[:, None] ** 2).gamma.mean(axis=0)
-    prior_mean = mu.mean(axis=0) if mean_limit(target) > 1 else mean_of(family, eta.mean(axis=0))
+    centre = centre_of(target, post.propriety)
+    prior_mean = mu.mean(axis=0) if centre == "mean" else mean_of(family, eta.mean(axis=0))
+    prior_mean = np.where(centre == "none", np.nan, prior_mean)
     exists, spread = post.finite.T
     estimates = Estimates(
         np.where(exists, theta.estimate, np.nan), np.where(spread, theta.se, np.nan), theta.lower, theta.upper,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,7 @@ def with_units(
     design, family = post.design, target.data.family
     M = len(design.units)
     mean, square, gamma, prior_mean, error = (np.zeros(M) for _ in range(5))
-    arithmetic = mean_limit(target) > 1
+    centre = centre_of(target, post.propriety)
     each = max(1, SLAB // len(post.weight))
     for first in range(0, M, each):
         here = slice(first, min(first + each, M))
@@ -122,8 +123,12 @@ def with_units(
             mean[here] = post.weight @ law.mean
             square[here] = post.weight @ (law.variance + (law.mean - mean[here]) ** 2)
         gamma[here] = post.weight @ law.gamma
-        eta = post.beta @ design.X[here].T + design.offset[here]
-        prior_mean[here] = post.weight @ mu if arithmetic else mean_of(family, post.weight @ eta)
+        if centre == "mean":
+            prior_mean[here] = post.weight @ mu
+        elif centre == "geometric mean":
+            prior_mean[here] = mean_of(family, post.weight @ (post.beta @ design.X[here].T + design.offset[here]))
+        else:
+            prior_mean[here] = np.nan
         error[here] = 0.0 if mcse is None else mcse(law.mean)
     lower, upper = unit_quantiles(post, np.array(TAILS))
     exists, spread = post.finite.T
@@ -132,6 +137,13 @@ def with_units(
         np.where(exists, error, np.nan),
     )  # fmt: skip
     return replace(post, theta=theta, gamma=gamma, prior_mean=prior_mean)
+
+
+def centre_of(target: CompoundTarget, propriety: Propriety) -> Literal["mean", "geometric mean", "none"]:
+    """Which centre of the posterior of the prior means exists."""
+    if mean_limit(target) > 1:
+        return "mean"
+    return "geometric mean" if all(limit > 1 for limit in propriety.fixed.values()) else "none"
 
 
 def quantities(design: CompoundDesign, priors: CompoundPriors, propriety: Propriety) -> tuple[Quantity, ...]:

@@ -42,7 +42,7 @@ class CompoundPosterior:
     seed, sample as in every posterior; `draws` is the DataTree
     terms        (part, term) of the rows of `hyperparameters`; hyper their Estimates, median (J,)
     theta        Estimates (M,) of θ; finite (M, 2) whether mean and sd exist
-    gamma, prior_mean  (M,) E[γ|y], and E[μ|y] or, where that does not exist, exp E[log μ|y]
+    gamma, prior_mean  (M,) E[γ|y], and E[μ|y] or, where that does not exist, exp E[log μ|y], or nan
     weight, beta, tau  (K,), (K, p), (K,): values of the hyperparameters that stand for their posterior, for counts
     coarse       (K,) which of them are enough for quantiles of many units; spacing (K,) see `HyperLattice`
     area         normal sampling: the posterior of the same model by the area-level engine; None for counts
