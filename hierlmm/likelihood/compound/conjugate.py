@@ -119,7 +119,7 @@ def _beta(k: Array, n: Array, mu: Array, phi: Array) -> Posterior:
     mean = (mu + phi * k) / (1 + phi * n)
     other = ((1 - mu) + phi * (n - k)) / (1 + phi * n)
     with np.errstate(divide="ignore"):
-        a, b = mu / phi + k, (1 - mu) / phi + n - k
+        a, b = mu / phi + k, (1 - mu) / phi + (n - k)  # n - k first: b may be far below n
     return Posterior("binomial", mean, mean * other * phi / (1 + phi * (n + 1)), a, b, phi * n / (1 + phi * n))
 
 

@@ -102,3 +102,11 @@ def test_a_unit_posterior_knows_its_law() -> None:
     low, high = unit.interval(0.9)
     assert (unit.cdf(low), unit.cdf(high)) == (pytest.approx(0.05), pytest.approx(0.95))
     assert np.isnan(UnitPosterior("a", np.ones(2) / 2, law, (False, False)).mean)
+
+
+def test_a_shape_far_below_the_trials_keeps_its_digits() -> None:
+    """All trials are successes and the prior mean is near 1: the second shape is (1 - μ)/φ, whatever n is."""
+    law = posterior("binomial", 3.0, 3.0, 1 - 2.0**-50, 0.5)
+
+    assert float(law.b) == 2.0**-49
+    assert 0 < float(law.quantile(0.5)) <= 1
