@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.bayes.areaterms import conditional, quadratic
 from hierlmm.bayes.tables import table, wrapped
+from hierlmm.design import asked
+from hierlmm.design.asked import probabilities
 from hierlmm.design.compound import CompoundDesign
 from hierlmm.errors import FitError, listed
 from hierlmm.likelihood.compound import mixtures
@@ -103,9 +105,7 @@ def posterior_of(post: CompoundPosterior, unit: object) -> UnitPosterior:
 
 def quantile_frame(post: CompoundPosterior, probability: ArrayLike) -> pd.DataFrame:
     """unit, then one column a probability."""
-    levels = np.atleast_1d(np.asarray(probability, dtype=np.float64))
-    if not ((levels > 0) & (levels < 1)).all():
-        raise FitError(f"Probabilities lie between 0 and 1; found {listed(levels)}. Write 95 % as 0.95.")
+    levels = probabilities(probability)
     values = unit_quantiles(post, levels)
     return pd.DataFrame({"unit": post.design.units, **{f"{p:g}": row for p, row in zip(levels, values, strict=True)}})
 
@@ -123,8 +123,9 @@ def unit_quantiles(post: CompoundPosterior, levels: Array) -> Array:
 
 def exceedance_frame(post: CompoundPosterior, threshold: float) -> pd.DataFrame:
     """unit, probability."""
+    above = asked.threshold(threshold)
     weight, law = components(post, np.arange(len(post.design.units)), every=True)
-    return pd.DataFrame({"unit": post.design.units, "probability": 1 - weight @ law.cdf(threshold)})
+    return pd.DataFrame({"unit": post.design.units, "probability": 1 - weight @ law.cdf(above)})
 
 
 def summary(post: CompoundPosterior) -> str:

@@ -167,6 +167,6 @@ def _on_maximum(found: DispersionEstimate) -> Iterator[str]:
 def _on_zero(outcome: CompoundOutcome) -> Iterator[str]:
     if outcome is CompoundOutcome.AT_ZERO:
         yield (
-            "At a variance of zero the units' posteriors are points. Their standard errors are averaged over what the "
-            "data leave open about that variance, in proportion to its likelihood."
+            "At a variance of zero the units' posteriors are points at the prior mean. Their standard errors are "
+            "averaged over what the data leave open about that variance, in proportion to its likelihood."
         )

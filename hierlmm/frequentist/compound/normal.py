@@ -33,6 +33,7 @@ Matrix = NDArray[np.float64]
 SAVINGS = 0.8
 # Variances that agree to this are equal.
 EQUAL = 1e-9
+RESOLUTION = 1e-13
 STEIN = ("james_stein", "positive_part", "limited_translation")
 
 
@@ -150,7 +151,8 @@ def _common(design: CompoundDesign, D: Vector, method: str) -> float:
 
 def _rule(method: str, fit: LeastSquares, D: float, bound: float) -> SteinEstimate:
     if method == "james_stein":
-        if fit.S == 0:
+        # residuals below the rounding of the prior mean are none
+        if np.linalg.norm(fit.residual) <= RESOLUTION * np.linalg.norm(fit.fitted):
             raise FitError(
                 "James and Stein's factor is (q − 2)/S, and every observation lies on the prior mean: S is 0. Use "
                 'method="positive_part", which stops at the prior mean.'

@@ -38,8 +38,7 @@ class CompoundOutcome(Enum):
 
     INTERIOR = "The variance of the prior is estimated inside its range."
     AT_ZERO = (
-        "The units differ by no more than sampling makes them: the variance of the prior is estimated as exactly zero, "
-        "and every unit has the prior mean."
+        "The units differ by no more than sampling makes them: the variance of the prior is estimated as exactly zero."
     )
     BY_ADJUSTMENT = (
         "The variance of the prior is positive by the adjustment of the method alone: the likelihood itself is highest "

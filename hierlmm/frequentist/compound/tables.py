@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from hierlmm.design import asked
+from hierlmm.design.asked import probabilities
 from hierlmm.errors import FitError, listed
 from hierlmm.frequentist.area.tables import quantile
 from hierlmm.frequentist.compound.prior import prior_rows
@@ -95,20 +97,19 @@ def unit_place(units: pd.Index, unit: object) -> int:
 
 def quantile_frame(fit: CompoundFit, probability: ArrayLike) -> pd.DataFrame:
     """unit, then one column a probability."""
-    levels = np.atleast_1d(np.asarray(probability, dtype=np.float64))
-    if not ((levels > 0) & (levels < 1)).all():
-        raise FitError(f"Probabilities lie between 0 and 1; found {listed(levels)}. Write 95 % as 0.95.")
+    levels = probabilities(probability)
     law = laws(fit)
     return pd.DataFrame({"unit": fit.design.units, **{f"{p:g}": law.quantile(p) for p in levels}})
 
 
 def exceedance_frame(fit: CompoundFit, threshold: float) -> pd.DataFrame:
     """unit, conditional (at the estimated prior) and corrected (with its error) probability that θ > threshold."""
+    above = asked.threshold(threshold)
     wide = matched(fit.spec.family, fit.estimate, fit.variance)
     return pd.DataFrame(
         {
             "unit": fit.design.units,
-            "conditional": 1 - laws(fit).cdf(threshold),
-            "corrected": 1 - wide.cdf(threshold),
+            "conditional": 1 - laws(fit).cdf(above),
+            "corrected": 1 - wide.cdf(above),
         }
     )

@@ -289,3 +289,35 @@ def test_row_order_does_not_matter() -> None:
 
     assert other.estimate == pytest.approx(fit.estimate[order], rel=1e-12)
     assert other.variance == pytest.approx(fit.variance[order], rel=1e-9)
+
+
+def test_equal_observations_have_no_factor_of_james_and_stein() -> None:
+    """Residuals that are the rounding of a mean are none; the positive part is the mean itself."""
+    data = pd.DataFrame({"u": list("abcde"), "y": [0.1] * 5})
+    spec = hl.compound("y ~ 1", unit="u", sampling=hl.NormalSampling(1.0))
+
+    with pytest.raises(FitError, match=r"S is 0.*positive_part"):
+        hl.fit(spec, data, "james_stein")
+    assert hl.fit(spec, data, "positive_part").estimate == pytest.approx([0.1] * 5, rel=1e-15)
+
+
+@pytest.mark.parametrize("method", ["james_stein", "limited_translation", "morris"])
+def test_rules_that_leave_the_prior_mean_at_zero_do_not_say_they_are_there(method: str) -> None:
+    """A is 0 and the estimates are not the prior mean: the summary does not call them that."""
+    data = pd.DataFrame({"u": list("abcdef"), "y": [0.1, 0.3, 0.2, 0.4, 0.2, 2.6]})
+    fit = hl.fit(hl.compound("y ~ 1", unit="u", sampling=hl.NormalSampling(2.0)), data, method)
+
+    assert fit.dispersion == 0
+    assert np.abs(fit.estimate - fit.prior_mean).max() > 0.01
+    assert "has the prior mean" not in fit.summary()
+
+
+@pytest.mark.parametrize("asked", ["a", math.nan, None, True, [1.0, 2.0]])
+def test_what_is_no_threshold_or_probability_is_refused(asked: object) -> None:
+    """By fit and posterior alike, in words."""
+    fit = hl.fit(BASEBALL.spec, BASEBALL.data)
+    for result in (fit, hl.posterior(BASEBALL.spec, BASEBALL.data, draws=0, seed=1)):
+        with pytest.raises(FitError, match="`threshold` is a number"):
+            result.exceedance(asked)
+        with pytest.raises(FitError, match="Probabilities lie between 0 and 1"):
+            result.quantile(asked)
