@@ -193,6 +193,11 @@ def _counts(spec: CompoundSpec, source: Source, units: pd.Index) -> CompoundDesi
             f'{listed(units[absent])}. Remove them, or use unsampled="synthetic" to give them the prior.'
         )
     sampled = ~absent
+    if not sampled.any():
+        raise DesignError(
+            f"The prior is estimated from observations; none of {len(units)} units has {NEEDS[spec.family]}. "
+            f"Check columns {spec.response} and {spec.known}."
+        )
     offset, _ = offset_values(spec.mean, columns, index)
     fixed = fixed_part(spec.mean, columns, units, None if sampled.all() else sampled)
     _check_number(int(sampled.sum()), fixed.X)

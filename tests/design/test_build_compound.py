@@ -112,3 +112,10 @@ def test_new_observations_are_held_to_the_same_rules() -> None:
         with_observations(design, [9, 1, 1, 1, 1, 1])
     with pytest.raises(DesignError, match=r"shape \(2,\) for 6 units"):
         with_observations(design, [1, 1])
+
+
+def test_a_table_without_one_observed_unit_is_refused_as_such() -> None:
+    """Not as a model without an intercept."""
+    spec = hl.compound("y ~ 1", unit="u", sampling=hl.PoissonSampling("E"), unsampled="synthetic")
+    with pytest.raises(DesignError, match="none of 6 units has a count and a positive exposure"):
+        build_compound(spec, table(y=0, E=0.0))
