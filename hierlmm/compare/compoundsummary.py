@@ -33,12 +33,18 @@ def summary(comparison: CompoundComparison) -> str:
 
 
 def _table(frame: pd.DataFrame) -> list[str]:
-    short = {"posterior_conditional": "post. cond.", "posterior_added": "post. added", "variance_prior": "tau prior",
-             "fixed_prior": "coef. prior", "monte_carlo": "MC"}  # fmt: skip
+    short = {"posterior_conditional": "post. cond.", "posterior_added": "post. added", "variance_prior": "tau pr.",
+             "fixed_prior": "coef pr.", "estimator": "estim.", "averaging": "average", "monte_carlo": "MC"}  # fmt: skip
     names = [short.get(str(name), str(name)) for name in frame.columns]
     width = (WIDTH - 16) // (len(names) - 1)
     lines = [names[0][:15].ljust(16) + "".join(f"{name:>{width}.{width - 1}}" for name in names[1:])]
     for unit, *values in frame.itertuples(index=False):
-        cells = "".join(f"{'' if np.isnan(value) else format(value, '.3g'):>{width}}" for value in values)
+        cells = "".join(f"{_number(value, width):>{width}}" for value in values)
         lines.append(str(unit)[:15].ljust(16) + cells)
     return lines
+
+
+def _number(value: float, width: int) -> str:
+    """Three digits, or two where three would touch the cell before."""
+    three = f"{value:.3g}"
+    return "" if np.isnan(value) else three if len(three) < width else f"{value:.2g}"
