@@ -5,7 +5,7 @@ corrected       the law of the family with the estimate as mean and the correcte
                 area-level mean squared error): the default of every frame
 morris          Morris (1983): normal, with his own estimates and variances, for any sampling variances
 laird_louis     quantiles of the posterior averaged over a bootstrap of the prior, the unit's own data fixed: Laird and
-                Louis (1987, JASA 82:739-757), type III (resample="prior") or type I ("units")
+                Louis (1987, JASA 82:739-750), type III (resample="prior") or type I ("units")
 carlin_gelfand  quantiles of the conditional posterior at levels that a bootstrap shows to be hit as often as asked:
                 Carlin and Gelfand (1990, JASA 85:105-114), unconditional bias correction
 

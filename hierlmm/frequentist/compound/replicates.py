@@ -1,7 +1,7 @@
 """Bootstraps of the prior: data drawn anew, the prior estimated from them by the method of the fit.
 
 "prior" draws θ from the estimated prior and y given θ: Laird and Louis's type III. "units" resamples the units with
-what is known of them: their type I (1987, JASA 82:739-757). Replicate b is drawn from numpy's SeedSequence(seed,
+what is known of them: their type I (1987, JASA 82:739-750). Replicate b is drawn from numpy's SeedSequence(seed,
 spawn_key=(b,)), so that it depends on nothing else.
 """
 

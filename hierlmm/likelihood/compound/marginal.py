@@ -40,7 +40,10 @@ class UnitTerms(NamedTuple):
 
 
 def poisson_terms(y: Array, exposure: Array, eta: Array, phi: Array) -> UnitTerms:
-    """Negative binomial log densities and derivatives; arguments broadcast against one another."""
+    """Negative binomial log densities and derivatives; arguments broadcast against one another.
+
+    Derivatives in φ that are differences of numbers of size y/φ for large w are put together without them.
+    """
     S = rising(y, phi)
     m = exposure * np.exp(eta)
     w = phi * m
@@ -48,33 +51,50 @@ def poisson_terms(y: Array, exposure: Array, eta: Array, phi: Array) -> UnitTerm
     below = 1 / (1 + w)
     log1p = np.log1p(w)
     spread = y * m * below
+    far = w > 1
+    over = 1 / np.where(far, phi, 1.0)
+    gap, curve = y * below - S.rest, log1p - w * below
     return UnitTerms(
         value=S.value - y * log1p - _over(log1p, phi, m) + _times_log(y, m) - _log_factorial(y),
         eta=(y - m) * below,
-        phi=S.first - spread - m**2 * F1,
+        phi=np.where(far, (gap + curve * over) * over, S.first - spread - m**2 * F1),
         eta_eta=-m * (1 + phi * y) * below**2,
         eta_phi=-(y - m) * m * below**2,
-        phi_phi=S.second + y * (m * below) ** 2 - m**3 * F2,
+        phi_phi=np.where(
+            far,
+            ((w * m * below**2 - gap - 2 * curve * over) * over - y * m * below**2 - S.slope) * over,
+            S.second + y * (m * below) ** 2 - m**3 * F2,
+        ),
         eta_size=(y + m) * below,
-        size=S.first + spread + m**2 * np.abs(F1),
+        size=np.where(far, (y * below + S.rest + curve * over) * over, S.first + spread + m**2 * np.abs(F1)),
     )
 
 
 def binomial_terms(k: Array, n: Array, eta: Array, phi: Array) -> UnitTerms:
-    """Beta-binomial log densities and derivatives; arguments broadcast against one another."""
+    """Beta-binomial log densities and derivatives; arguments broadcast against one another.
+
+    As those of the negative binomial: for large φ n from the parts that are left when numbers of size n/φ cancel.
+    """
     mu, nu = expit(eta), expit(-eta)
     hit, miss, all_ = rising(k, phi / mu), rising(n - k, phi / nu), rising(n, phi)
-    hits, misses = k - phi / mu * hit.first, n - k - phi / nu * miss.first
+    hits, misses = hit.rest, miss.rest
     one, other = hit.first / mu, miss.first / nu
+    far = phi * n > 1
+    over = 1 / np.where(far, phi, 1.0)
+    phi_far = (all_.rest - hits - misses) * over
     return UnitTerms(
         value=_log_choose(n, k) + _times_log(k, mu) + _times_log(n - k, nu) + hit.value + miss.value - all_.value,
         eta=nu * hits - mu * misses,
-        phi=one + other - all_.first,
+        phi=np.where(far, phi_far, one + other - all_.first),
         eta_eta=-mu * nu * (hits + misses) - phi * (hit.slope * nu**2 / mu + miss.slope * mu**2 / nu),
         eta_phi=nu / mu * hit.slope - mu / nu * miss.slope,
-        phi_phi=hit.second / mu**2 + miss.second / nu**2 - all_.second,
+        phi_phi=np.where(
+            far,
+            (all_.slope - hit.slope / mu - miss.slope / nu - phi_far) * over,
+            hit.second / mu**2 + miss.second / nu**2 - all_.second,
+        ),
         eta_size=nu * hits + mu * misses,
-        size=one + other + all_.first,
+        size=np.where(far, (all_.rest + hits + misses) * over, one + other + all_.first),
     )
 
 
@@ -99,7 +119,7 @@ def binomial_mean_terms(k: Array, n: Array, eta: Array, phi: Array) -> MeanTerms
     """The same for the beta-binomial."""
     mu, nu = expit(eta), expit(-eta)
     hit, miss = rising(k, phi / mu), rising(n - k, phi / nu)
-    hits, misses = k - phi / mu * hit.first, n - k - phi / nu * miss.first
+    hits, misses = hit.rest, miss.rest
     value = hit.value + miss.value - k * np.logaddexp(0.0, -eta) - (n - k) * np.logaddexp(0.0, eta)
     curved = -mu * nu * (hits + misses) - phi * (hit.slope * nu**2 / mu + miss.slope * mu**2 / nu)
     return MeanTerms(value, nu * hits - mu * misses, curved)

@@ -28,18 +28,19 @@ SMALL, TERMS = 0.25, 28
 
 
 class Rising(NamedTuple):
-    """S and its first two derivatives in t; `slope` is ∂/∂t of y − t S' = Σ 1/(1 + j t), which is −Σ j/(1 + j t)²."""
+    """S and its first two derivatives in t; rest = y − t S' = Σ 1/(1 + j t), and slope its derivative −Σ j/(1 + j t)²."""
 
     value: Array
     first: Array
     second: Array
+    rest: Array
     slope: Array
 
 
 def rising(y: ArrayLike, t: ArrayLike) -> Rising:
     """S(y, t) at counts y >= 0 and t >= 0, broadcast against one another."""
     count, at = np.broadcast_arrays(np.asarray(y, dtype=np.float64), np.asarray(t, dtype=np.float64))
-    out = [np.empty(count.shape) for _ in range(4)]
+    out = [np.empty(count.shape) for _ in range(5)]
     near = at * LARGE <= 1.0
     for where, function in ((near, _stirling), (~near, _gamma)):
         if where.any():
@@ -77,7 +78,7 @@ def _gamma(y: Array, t: Array) -> tuple[Array, ...]:
     value = gammaln(a + y) - gammaln(a) + y * np.log(t)
     first = a * (y - a * ratio)
     second = -(a**2) * (y - 2 * a * ratio + a**2 * squares)
-    return value, first, second, -(a**2) * (ratio - a * squares)
+    return value, first, second, a * ratio, -(a**2) * (ratio - a * squares)
 
 
 def trigamma(x: Array) -> Array:
@@ -97,10 +98,14 @@ def _stirling(y: Array, t: Array) -> tuple[Array, ...]:
     log1p, (F, F1, F2) = np.log1p(u), log_ratio(u)
     first = y**2 * (F + (1 + u) * F1) - y / (2 * (1 + u))
     second = y**3 * (2 * F1 + (1 + u) * F2) + y**2 / (2 * (1 + u) ** 2)
+    rest, slope = y * F + u / (2 * (1 + u)), y**2 * F1 + y / (2 * (1 + u) ** 2)
     for power, c in zip(range(1, 2 * len(STIRLING), 2), STIRLING, strict=True):
         fall = np.expm1(-power * log1p)
         one, two = (1 + u) ** -(power + 1), (1 + u) ** -(power + 2)
         first += c * power * (t ** (power - 1) * fall - y * t**power * one)
+        faster = np.expm1(-(power + 1) * log1p)
+        rest -= c * power * t**power * faster
+        slope -= c * power * (power * t ** (power - 1) * faster - (power + 1) * y * t**power * two)
         if power == 1:  # the three terms below, whose sum is regular at t = 0
             second -= 2 * c * y * (1 + u) ** -3
             continue
@@ -109,7 +114,7 @@ def _stirling(y: Array, t: Array) -> tuple[Array, ...]:
             - 2 * power * y * t ** (power - 1) * one
             + (power + 1) * y**2 * t**power * two
         )  # fmt: skip
-    return _stirling_value(y, t), first, second, -first - t * second
+    return _stirling_value(y, t), first, second, rest, slope
 
 
 def log_ratio(w: ArrayLike) -> tuple[Array, Array, Array]:
