@@ -7,8 +7,8 @@ With η_i the linear predictor of the prior mean and φ >= 0 the dispersion, uni
     binomial   k ~ Binomial(n, θ), θ ~ Beta(μ/φ, (1 − μ)/φ),    logit μ = η:    precision M = 1/φ
                log f = log C(n, k) + k log μ + (n − k) log(1 − μ) + S(k, φ/μ) + S(n − k, φ/(1 − μ)) − S(n, φ)
 
-all constants kept, S as in `rising`. Both are analytic in φ at 0, the model without overdispersion, so that the limit
-is a point like any other. Var(θ) = μ²φ, and μ(1 − μ)φ/(1 + φ).
+all constants kept, S as in `rising`; the values themselves are computed as in `saddle`. Both are analytic in φ at 0,
+the model without overdispersion, so that the limit is a point like any other. Var(θ) = μ²φ, and μ(1 − μ)φ/(1 + φ).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.compound.rising import log_ratio, log_rising, rising
+from hierlmm.likelihood.compound.rising import log_ratio, rising
+from hierlmm.likelihood.compound.saddle import beta_binomial, negative_binomial, negative_binomial_deviance
 
 Array = NDArray[np.float64]
 Counts = Literal["poisson", "binomial"]
@@ -55,7 +56,7 @@ def poisson_terms(y: Array, exposure: Array, eta: Array, phi: Array) -> UnitTerm
     over = 1 / np.where(far, phi, 1.0)
     gap, curve = y * below - S.rest, log1p - w * below
     return UnitTerms(
-        value=S.value - y * log1p - _over(log1p, phi, m) + _times_log(y, m) - _log_factorial(y),
+        value=negative_binomial(y, exposure, eta, phi),
         eta=(y - m) * below,
         phi=np.where(far, (gap + curve * over) * over, S.first - spread - m**2 * F1),
         eta_eta=-m * (1 + phi * y) * below**2,
@@ -83,7 +84,7 @@ def binomial_terms(k: Array, n: Array, eta: Array, phi: Array) -> UnitTerms:
     over = 1 / np.where(far, phi, 1.0)
     phi_far = (all_.rest - hits - misses) * over
     return UnitTerms(
-        value=_log_choose(n, k) + _times_log(k, mu) + _times_log(n - k, nu) + hit.value + miss.value - all_.value,
+        value=beta_binomial(k, n, eta, phi),
         eta=nu * hits - mu * misses,
         phi=np.where(far, phi_far, one + other - all_.first),
         eta_eta=-mu * nu * (hits + misses) - phi * (hit.slope * nu**2 / mu + miss.slope * mu**2 / nu),
@@ -99,7 +100,7 @@ def binomial_terms(k: Array, n: Array, eta: Array, phi: Array) -> UnitTerms:
 
 
 class MeanTerms(NamedTuple):
-    """What depends on η of the log density of each unit, and its first two derivatives in η."""
+    """Log density of each unit, up to what does not depend on η, and its first two derivatives in η."""
 
     value: Array
     eta: Array
@@ -109,10 +110,9 @@ class MeanTerms(NamedTuple):
 def poisson_mean_terms(y: Array, exposure: Array, eta: Array, phi: Array) -> MeanTerms:
     """The terms that a search over η at given φ needs: no rising factorials."""
     m = exposure * np.exp(eta)
-    w = phi * m
-    below = 1 / (1 + w)
-    log1p = np.log1p(w)
-    return MeanTerms(y * (eta - log1p) - _over(log1p, phi, m), (y - m) * below, -m * (1 + phi * y) * below**2)
+    below = 1 / (1 + phi * m)
+    value = -negative_binomial_deviance(y, exposure, eta, phi)
+    return MeanTerms(value, (y - m) * below, -m * (1 + phi * y) * below**2)
 
 
 def binomial_mean_terms(k: Array, n: Array, eta: Array, phi: Array) -> MeanTerms:
@@ -120,27 +120,8 @@ def binomial_mean_terms(k: Array, n: Array, eta: Array, phi: Array) -> MeanTerms
     mu, nu = expit(eta), expit(-eta)
     hit, miss = rising(k, phi / mu), rising(n - k, phi / nu)
     hits, misses = hit.rest, miss.rest
-    value = hit.value + miss.value - k * np.logaddexp(0.0, -eta) - (n - k) * np.logaddexp(0.0, eta)
     curved = -mu * nu * (hits + misses) - phi * (hit.slope * nu**2 / mu + miss.slope * mu**2 / nu)
-    return MeanTerms(value, nu * hits - mu * misses, curved)
-
-
-def poisson_log_density(y: Array, exposure: Array, eta: Array, phi: Array) -> Array:
-    """`poisson_terms(...).value` at φ > 0 and any η, where exp(η) may overflow."""
-    log_m, log_phi = np.log(exposure) + eta, np.log(phi)
-    log_w = log_phi + log_m
-    log1p = np.logaddexp(0.0, log_w)
-    # log m/(1 + w), whose parts cancel where w is large
-    log_ratio_m = np.where(log_w > 0, -log_phi - np.logaddexp(0.0, -log_w), log_m - log1p)
-    return np.asarray(log_rising(y, phi) + y * log_ratio_m - log1p / phi - _log_factorial(y))
-
-
-def binomial_log_density(k: Array, n: Array, eta: Array, phi: Array) -> Array:
-    """`binomial_terms(...).value` at φ > 0 and any η."""
-    log_mu, log_nu = -np.logaddexp(0.0, -eta), -np.logaddexp(0.0, eta)
-    with np.errstate(over="ignore"):
-        hit, miss = log_rising(k, phi * np.exp(-log_mu)), log_rising(n - k, phi * np.exp(-log_nu))
-    return np.asarray(_log_choose(n, k) + k * log_mu + (n - k) * log_nu + hit + miss - log_rising(n, phi))
+    return MeanTerms(beta_binomial(k, n, eta, phi), nu * hits - mu * misses, curved)
 
 
 TERMS: dict[Counts, Callable[[Array, Array, Array, Array], UnitTerms]] = {
@@ -152,8 +133,8 @@ MEAN_TERMS: dict[Counts, Callable[[Array, Array, Array, Array], MeanTerms]] = {
     "binomial": binomial_mean_terms,
 }
 LOG_DENSITY: dict[Counts, Callable[[Array, Array, Array, Array], Array]] = {
-    "poisson": poisson_log_density,
-    "binomial": binomial_log_density,
+    "poisson": negative_binomial,
+    "binomial": beta_binomial,
 }
 
 
@@ -181,24 +162,3 @@ def link_of(family: Counts, mu: Array) -> Array:
 def expit(eta: Array) -> Array:
     """1/(1 + exp(−η)) without overflow."""
     return np.asarray(np.exp(-np.logaddexp(0.0, -eta)))
-
-
-def _over(log1p: Array, phi: Array, m: Array) -> Array:
-    """log(1 + φ m)/φ, which is m at φ = 0."""
-    positive = phi > 0
-    return np.where(positive, log1p / np.where(positive, phi, 1.0), m)
-
-
-def _times_log(y: Array, x: Array) -> Array:
-    """y log x, 0 where y = 0."""
-    return np.asarray(np.where(y > 0, y * np.log(np.where(y > 0, x, 1.0)), 0.0))
-
-
-def _log_factorial(y: Array) -> Array:
-    from scipy.special import gammaln
-
-    return np.asarray(gammaln(y + 1.0))
-
-
-def _log_choose(n: Array, k: Array) -> Array:
-    return _log_factorial(n) - _log_factorial(k) - _log_factorial(n - k)

@@ -23,6 +23,8 @@ LONGEST = 3.0
 RUNAWAY = 45.0
 # Newton decrement, over the size of the log likelihood, at which the coefficients are as good as doubles make them.
 DONE = 1e-26
+# From here on Newton's decrements fall with the square; one that does not fall to a quarter is rounding error.
+SETTLED = 1e-16
 # Halvings of a step along which the likelihood would fall.
 HALVINGS = 40
 # Gain of the log likelihood, relative to its size, that is rounding error.
@@ -103,12 +105,15 @@ def profile(data: CountData, phi: Array, beta: Array) -> Profile:
     at = beta.copy()
     active = np.arange(len(phi) if data.X.shape[1] else 0)
     origin = at @ data.X.T
+    last = np.full(len(phi), np.inf)
     for _ in range(STEPS):
         if not active.size:
             break
         at[active], decrement = _improved(data.rows(active), phi[active], at[active])
         far = np.abs(at[active] @ data.X.T - origin[active]).max(axis=1) >= RUNAWAY
-        active = active[(decrement > DONE) & ~far]
+        rounding = (decrement <= SETTLED) & (decrement > 0.25 * last[active])
+        last[active] = decrement
+        active = active[(decrement > DONE) & ~rounding & ~far]
     escaped = np.abs(at @ data.X.T - origin).max(axis=1, initial=0.0) >= RUNAWAY
     return _profile(data, phi, at, escaped)
 

@@ -1,4 +1,4 @@
-"""Logarithms of rising factorials and their derivatives, to rounding from no overdispersion to any amount of it.
+"""Derivatives of logarithms of rising factorials, to rounding from no overdispersion to any amount of it.
 
 Marginal densities of conjugate counts are made of ratios Γ(a + y)/Γ(a). With t = 1/a
 
@@ -15,12 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hierlmm.likelihood.compound.saddle import LARGE, STIRLING
+
 Array = NDArray[np.float64]
 
-# From this a on Stirling's series is used: its first term left out is 1e-16 there.
-LARGE = 16.0
-# Coefficients of a^-1, a^-3, ... in Stirling's series of log Γ (Abramowitz & Stegun 6.1.41).
-STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
 # Bernoulli numbers B2, B4, ...
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 # Below this the quotients of `log_ratio` come from their series, whose TERMS leave less than rounding.
@@ -28,9 +26,8 @@ SMALL, TERMS = 0.25, 28
 
 
 class Rising(NamedTuple):
-    """S and its first two derivatives in t; rest = y − t S' = Σ 1/(1 + j t), and slope its derivative −Σ j/(1 + j t)²."""
+    """S' and S'' in t; rest = y − t S' = Σ 1/(1 + j t), and slope its derivative −Σ j/(1 + j t)²."""
 
-    value: Array
     first: Array
     second: Array
     rest: Array
@@ -38,9 +35,9 @@ class Rising(NamedTuple):
 
 
 def rising(y: ArrayLike, t: ArrayLike) -> Rising:
-    """S(y, t) at counts y >= 0 and t >= 0, broadcast against one another."""
+    """Derivatives of S(y, t) at counts y >= 0 and t >= 0, broadcast against one another."""
     count, at = np.broadcast_arrays(np.asarray(y, dtype=np.float64), np.asarray(t, dtype=np.float64))
-    out = [np.empty(count.shape) for _ in range(5)]
+    out = [np.empty(count.shape) for _ in range(4)]
     near = at * LARGE <= 1.0
     for where, function in ((near, _stirling), (~near, _gamma)):
         if where.any():
@@ -49,36 +46,15 @@ def rising(y: ArrayLike, t: ArrayLike) -> Rising:
     return Rising(*out)
 
 
-def log_rising(y: ArrayLike, t: ArrayLike) -> Array:
-    """S(y, t) alone, also where t is so large that its derivatives vanish."""
-    from scipy.special import gammaln
-
-    count, at = np.broadcast_arrays(np.asarray(y, dtype=np.float64), np.asarray(t, dtype=np.float64))
-    near = at * LARGE <= 1.0
-    a = 1.0 / np.where(near, 1.0, np.minimum(at, 1e300))
-    far = gammaln(a + count) - gammaln(a) - count * np.log(a)
-    return np.where(near, _stirling_value(count, np.where(near, at, 0.0)), far)
-
-
-def _stirling_value(y: Array, t: Array) -> Array:
-    u = y * t
-    log1p = np.log1p(u)
-    value = -y * u * (1 + u) * log_ratio(u)[1] - log1p / 2
-    for power, c in zip(range(1, 2 * len(STIRLING), 2), STIRLING, strict=True):
-        value += c * t**power * np.expm1(-power * log1p)
-    return np.asarray(value)
-
-
 def _gamma(y: Array, t: Array) -> tuple[Array, ...]:
-    from scipy.special import digamma, gammaln
+    from scipy.special import digamma
 
     a = 1.0 / t
     ratio = digamma(a + y) - digamma(a)
     squares = trigamma(a) - trigamma(a + y)
-    value = gammaln(a + y) - gammaln(a) + y * np.log(t)
     first = a * (y - a * ratio)
     second = -(a**2) * (y - 2 * a * ratio + a**2 * squares)
-    return value, first, second, a * ratio, -(a**2) * (ratio - a * squares)
+    return first, second, a * ratio, -(a**2) * (ratio - a * squares)
 
 
 def trigamma(x: Array) -> Array:
@@ -114,7 +90,7 @@ def _stirling(y: Array, t: Array) -> tuple[Array, ...]:
             - 2 * power * y * t ** (power - 1) * one
             + (power + 1) * y**2 * t**power * two
         )  # fmt: skip
-    return _stirling_value(y, t), first, second, rest, slope
+    return first, second, rest, slope
 
 
 def log_ratio(w: ArrayLike) -> tuple[Array, Array, Array]:

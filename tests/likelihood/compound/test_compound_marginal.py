@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +19,10 @@ from hierlmm.likelihood.compound.marginal import (
     null_weights,
     poisson_terms,
 )
-from hierlmm.likelihood.compound.rising import log_rising, rising
+from hierlmm.likelihood.compound.rising import rising
 
 FAMILIES = ("poisson", "binomial")
+WITNESS = json.loads((Path(__file__).parents[2] / "data" / "compound.json").read_text(encoding="utf-8"))["densities"]
 
 
 def arrays(*values: float) -> list[np.ndarray]:
@@ -28,16 +31,15 @@ def arrays(*values: float) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("t", [0.0, 1e-300, 1e-9, 1e-3, 0.0624, 0.0626, 0.3, 2.0, 1e4])
 def test_rising_factorials_are_the_sums_that_they_stand_for(t: float) -> None:
-    """Σ log(1 + jt) with its derivatives, from no overdispersion to any amount of it, by exact sums."""
+    """Derivatives of Σ log(1 + jt) in t, from no overdispersion to any amount of it, by exact sums."""
     for y in (0, 1, 2, 7, 88, 3000):
         j = np.arange(y)
         found = rising(y, t)
-        exact = [np.log1p(j * t), j / (1 + j * t), -((j / (1 + j * t)) ** 2), -j / (1 + j * t) ** 2]
+        exact = [j / (1 + j * t), -((j / (1 + j * t)) ** 2), 1 / (1 + j * t), -j / (1 + j * t) ** 2]
 
         for value, terms in zip(found, exact, strict=True):
             total = math.fsum(terms)
             assert float(value) == pytest.approx(total, rel=3e-12, abs=3e-12 * abs(terms).max(initial=1.0))
-        assert float(log_rising(y, t)) == pytest.approx(float(found.value), rel=1e-13, abs=1e-14 * y)
 
 
 @pytest.mark.parametrize("phi", [1e-6, 0.02, 0.7, 5.0])
@@ -54,6 +56,22 @@ def test_the_densities_are_negative_binomial_and_beta_binomial(phi: float) -> No
         own = TERMS[family](*arrays(y, size, eta, phi)).value[0]
         assert own == pytest.approx(expected[family], abs=1e-8 if phi < 1e-4 else 1e-12)
         assert LOG_DENSITY[family](*arrays(y, size, eta, phi))[0] == pytest.approx(own, abs=1e-13)
+
+
+@pytest.mark.parametrize("case", WITNESS, ids=lambda case: f"{case['family']} {case['y']} of {case['size']:g}")
+def test_densities_of_huge_counts_keep_their_digits(case: dict[str, float]) -> None:
+    """Gamma functions in 60 digits: counts and trials to a thousand million, dispersions from 1e-12 to 900. Rounding
+    the logarithm of the mean to 1e-16 alone moves the value by its derivative times that, and so on."""
+    y, size, eta, phi = arrays(case["y"], case["size"], case["eta"], case["phi"])
+    found = TERMS[case["family"]](y, size, eta, phi)
+    blur = 4e-16 * (abs(case["eta"]) + 1) * (case["y"] + 1)
+
+    assert found.value[0] == pytest.approx(case["value"], rel=2e-13, abs=abs(case["eta_1"]) * 4e-15)
+    assert LOG_DENSITY[case["family"]](y, size, eta, phi)[0] == found.value[0]
+    assert found.eta[0] == pytest.approx(case["eta_1"], rel=1e-12, abs=blur / (1 + case["phi"] * case["size"]))
+    for name, known in (("eta_eta", "eta_2"), ("eta_phi", "cross"), ("phi", "phi_1"), ("phi_phi", "phi_2")):
+        least = 1e-15 * found.size[0] * {"phi": 1.0, "phi_phi": 1 / case["phi"]}.get(name, 0.0)
+        assert getattr(found, name)[0] == pytest.approx(case[known], rel=1e-7, abs=least), name
 
 
 def test_without_overdispersion_they_are_poisson_and_binomial() -> None:

@@ -16,7 +16,7 @@ from hierlmm.likelihood.compound.profile import CountData, profile
 WITNESS = json.loads((Path(__file__).parents[2] / "data" / "compound.json").read_text(encoding="utf-8"))
 MAXIMA = {
     "lip cancer ml": "poisson", "baseball ml": "binomial", "poisson regression": "poisson",
-    "binomial regression": "binomial",
+    "binomial regression": "binomial", "huge trials ml": "binomial",
 }  # fmt: skip
 
 
