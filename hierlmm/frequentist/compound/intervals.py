@@ -7,7 +7,8 @@ morris          Morris (1983): normal, with his own estimates and variances, for
 laird_louis     quantiles of the posterior averaged over a bootstrap of the prior, the unit's own data fixed: Laird and
                 Louis (1987, JASA 82:739-750), type III (resample="prior") or type I ("units")
 carlin_gelfand  quantiles of the conditional posterior at levels that a bootstrap shows to be hit as often as asked:
-                Carlin and Gelfand (1990, JASA 85:105-114), unconditional bias correction
+                Carlin and Gelfand (1990, JASA 85:105-114), unconditional bias correction. Where more of the replicates
+                than a tail holds have no variance, the levels are the most extreme ones and the intervals too long
 
 The coverage they aim at is that over draws of θ and y together.
 """
